@@ -1,0 +1,173 @@
+"""Where the object is: region masks from targets or segmentations, and their coverage of a feature map's grid.
+
+Regions are a float tensor ``[batch, regions, *size]`` whose value is the share of the pixel that belongs to the region.
+From a binary mask, region 0 is the object (``M = 0`` in the paper) and region 1 the background (``M = 1``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+VOID_LABEL = 255
+"""Label that belongs to no region, as in PASCAL VOC and Cityscapes; negative labels are void too."""
+
+
+def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
+    """Threshold that best separates the two classes of grey levels of each image.
+
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979: the bin centre that maximises
+    the between-class variance. The first maximum is taken, as in scikit-image.
+
+    Args:
+        images: ``[batch, *size]``, any real dtype.
+        bins: number of histogram bins between the minimum and the maximum of each image.
+
+    Returns:
+        ``[batch]`` thresholds, float64. A constant image gets its own value, so nothing lies above it.
+    """
+    pixels = images.flatten(1).double()
+    low, high = pixels.amin(1, keepdim=True), pixels.amax(1, keepdim=True)
+    width = (high - low).clamp_min(torch.finfo(torch.float64).tiny) / bins
+    index = ((pixels - low) / width).long().clamp_(0, bins - 1)
+    histogram = torch.zeros(len(pixels), bins, dtype=torch.float64, device=pixels.device)
+    histogram.scatter_add_(1, index, torch.ones_like(pixels))
+    centres = low + width * (torch.arange(bins, device=pixels.device) + 0.5)
+
+    below, first_moment = histogram.cumsum(1), (histogram * centres).cumsum(1)
+    above = below[:, -1:] - below
+    mean_below = first_moment / below.clamp_min(1)
+    mean_above = (first_moment[:, -1:] - first_moment) / above.clamp_min(1)
+    variance = (below * above * (mean_below - mean_above) ** 2)[:, :-1]
+    threshold = centres.gather(1, variance.argmax(1, keepdim=True))
+    return torch.where(high > low, threshold, high).squeeze(1)
+
+
+def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_dims: int = 2) -> torch.Tensor:
+    """Binarise target images by thresholding (section 3 of the paper): the object is where the target is above.
+
+    Args:
+        target: ``[batch, *size]`` or ``[batch, channels, *size]``; channels are averaged first.
+        threshold: a number in the target's units, or ``"otsu"`` for one threshold an image.
+        spatial_dims: number of dimensions of ``size``.
+
+    Returns:
+        ``[batch, 2, *size]``, object and background.
+
+    Raises:
+        ValueError: the target is not an image.
+    """
+    if target.ndim not in (spatial_dims + 1, spatial_dims + 2):
+        raise ValueError(
+            f"target has shape {list(target.shape)}, which is not a batch of images with {spatial_dims} spatial "
+            "dimensions, so it cannot be thresholded: let `loader` yield (input, target, mask), or pass `masks`, a "
+            "callable (input, target) -> mask"
+        )
+    image = target.double() if target.ndim == spatial_dims + 1 else target.double().mean(1)
+    level = otsu_threshold(image) if threshold == "otsu" else torch.full_like(image[:, :1].flatten(1)[:, 0], threshold)
+    inside = image > level.view(-1, *[1] * spatial_dims)
+    return torch.stack([inside, ~inside], 1).float()
+
+
+def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor:
+    """Read a mask in any of the usual forms.
+
+    Args:
+        mask: one of
+
+            - bool, or float in 0..1, ``[batch, *size]`` or ``[batch, 1, *size]``: the object is 1, the rest background;
+            - bool, or float in 0..1, ``[batch, regions, *size]``: one plane a region;
+            - integer ``[batch, *size]`` or ``[batch, 1, *size]``: a label map, region r is where the label is r.
+              Negative labels and 255 are void.
+        spatial_dims: number of dimensions of ``size``.
+
+    Returns:
+        ``[batch, regions, *size]``; from a label map, as many planes as the largest label of this batch asks for.
+
+    Raises:
+        ValueError: the shape or the values fit none of these forms.
+    """
+    if mask.ndim == spatial_dims + 1:
+        mask = mask.unsqueeze(1)
+    if mask.ndim != spatial_dims + 2:
+        raise ValueError(
+            f"mask has shape {list(mask.shape)}; expected [batch, *size] or [batch, regions, *size] with "
+            f"{spatial_dims} spatial dimensions"
+        )
+    if mask.dtype == torch.bool or mask.is_floating_point():
+        planes = mask.float()
+        if not (planes.ge(0) & planes.le(1)).all():
+            raise ValueError(
+                f"mask has values from {planes.min():g} to {planes.max():g}; a float mask must lie in 0..1: scale it, "
+                "or give labels as integers"
+            )
+        return torch.cat([planes, 1 - planes], 1) if planes.shape[1] == 1 else planes
+    if mask.shape[1] != 1:
+        raise ValueError(
+            f"mask is an integer label map with {mask.shape[1]} channels (shape {list(mask.shape)}); expected one, or "
+            "one bool plane a region"
+        )
+    labels = mask[:, 0].long()
+    void = (labels < 0) | (labels == VOID_LABEL)
+    top = int(labels.masked_fill(void, 0).max())
+    if top > VOID_LABEL:
+        raise ValueError(f"mask holds the label {top}; label maps go from 0 to {VOID_LABEL - 1}")
+    return F.one_hot(labels.masked_fill(void, top + 1), top + 2).movedim(-1, 1)[:, : top + 1].float()
+
+
+class RegionMasks:
+    """The regions of one batch, brought to the grid of any feature map.
+
+    Args:
+        planes: ``[batch, regions, *size]`` in 0..1.
+    """
+
+    def __init__(self, planes: torch.Tensor):
+        self.planes = planes
+        self._weights: dict[tuple[int, ...], torch.Tensor | None] = {}
+
+    def weights(self, batch: int, grid: tuple[int, ...]) -> torch.Tensor | None:
+        """Weight of each cell of a feature map in the mean of each region.
+
+        Each plane is brought to the grid by average pooling (section 3 of the paper), which gives the share of each
+        cell that the region covers. A cell is pure where that share is 1.
+
+        Args:
+            batch: batch size of the feature map.
+            grid: its spatial size. One number where the regions have two dimensions means tokens: see `_token_grid`.
+
+        Returns:
+            ``[batch, 2, regions, cells]``: first 1 in pure cells and 0 elsewhere, then the coverage. None where the
+            position of the cells in the image is unknown, as after global pooling, flattening or window partitioning.
+        """
+        if batch != len(self.planes) or math.prod(grid) == 1:
+            return None
+        if grid not in self._weights:
+            self._weights[grid] = self._weigh(grid)
+        return self._weights[grid]
+
+    def _weigh(self, grid: tuple[int, ...]) -> torch.Tensor | None:
+        size, prefix_tokens = self.planes.shape[2:], 0
+        if len(grid) == 1 and len(size) == 2:
+            prefix_tokens, grid = _token_grid(grid[0], tuple(size))
+        if len(grid) != len(size):
+            return None
+        coverage = F.interpolate(self.planes, size=grid, mode="area").flatten(2)
+        coverage = F.pad(coverage, (prefix_tokens, 0))
+        return torch.stack([(coverage >= 1 - 1e-6).float(), coverage], 1)
+
+
+def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, tuple[int, ...]]:
+    """Prefix tokens (class, distillation, up to four registers) and grid of a transformer's token sequence.
+
+    The grid has the proportions of the image. It is empty where no such grid has this number of tokens.
+    """
+    for prefix in range(6):
+        height = math.isqrt(max(tokens - prefix, 0) * size[0] // size[1])
+        for rows in (height, height + 1):
+            columns = rows * size[1] // size[0]
+            if rows * columns == tokens - prefix > 1 and rows * size[1] == columns * size[0]:
+                return prefix, (rows, columns)
+    return 0, ()

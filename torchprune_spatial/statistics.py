@@ -1,0 +1,204 @@
+"""One pass over the calibration data: the mean activation of each channel in each region, where the channel is read."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch_pruning.dependency import DependencyGraph
+
+from .calibration import CalibrationData, Forward, call_model
+from .groups import OutputTrace, channel_layers, producers_of
+from .regions import RegionMasks
+
+CELLS = ("auto", "pure", "coverage")
+CHUNK_ELEMENTS = 2**21
+"""Size of the largest temporary copy of activations, in elements."""
+
+
+@dataclass(frozen=True)
+class RegionStatistics:
+    """Activation statistics of a network, by the layer that reads the channels.
+
+    Attributes:
+        region_means: mean of ``|activation|`` over the cells of each region, ``[regions, in_channels]`` float64.
+        overall_means: the same over all the regions together, ``[in_channels]``.
+        output_layers: layers whose channels are outputs of the network.
+    """
+
+    region_means: dict[nn.Module, torch.Tensor]
+    overall_means: dict[nn.Module, torch.Tensor]
+    output_layers: set[nn.Module]
+
+
+class _Sums:
+    """Running sums of one layer: activation and weight, over pure cells and by coverage (float64, O(channels))."""
+
+    def __init__(self, activation: torch.Tensor, weight: torch.Tensor):
+        self.activation, self.weight = activation, weight  # [2, regions, channels], [2, regions]
+
+    def add(self, other: _Sums) -> _Sums:
+        missing = other.weight.shape[1] - self.weight.shape[1]  # a label map can bring new regions in a later batch
+        if missing < 0:
+            return other.add(self)
+        activation = F.pad(self.activation, (0, 0, 0, missing)) + other.activation
+        return _Sums(activation, F.pad(self.weight, (0, missing)) + other.weight)
+
+
+class _Collector:
+    """Forward pre-hooks that add up the inputs of the layers that read channels.
+
+    The inputs, not the outputs, because the paper scores the activated map, and only its reader sees it for ``nn.ReLU``
+    and ``F.relu`` alike, after addition or concatenation.
+    """
+
+    def __init__(self, layers: dict[nn.Module, str]):
+        self.layers = layers
+        self.sums: dict[nn.Module, _Sums] = {}
+        self.regions: RegionMasks | None = None
+        self._last_reads: dict[tuple[int, bool], tuple[weakref.ref, int, _Sums]] = {}
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        handles = []
+        try:
+            handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self.layers]
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def start_batch(self, regions: RegionMasks) -> None:
+        self.regions = regions
+        self._last_reads.clear()
+
+    @torch.no_grad()
+    def _read(self, layer: nn.Module, args: tuple, kwargs: dict) -> None:
+        x = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), None)
+        if x is None or x.ndim < 2:
+            return
+        key = id(x), isinstance(layer, nn.Linear)
+        reference, version, sums = self._last_reads.get(key, (lambda: None, 0, None))
+        if reference() is not x or version != x._version:  # several layers often read one tensor: add it up once
+            with torch.autocast(x.device.type, enabled=False):
+                sums = self._sum(x.detach().movedim(-1, 1) if key[1] else x.detach())
+            self._last_reads[key] = weakref.ref(x), x._version, sums
+        self.sums[layer] = sums if layer not in self.sums else self.sums[layer].add(sums)
+
+    def _sum(self, x: torch.Tensor) -> _Sums:
+        batch, channels = x.shape[:2]
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        weights = self.regions.weights(batch, tuple(x.shape[2:]))
+        if weights is None:  # position unknown: every cell counts in every region
+            weights = x.new_ones(1, 1, 1, 1).expand(batch, 2, self.regions.planes.shape[1], x[0, 0].numel())
+        x, weights = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2), weights.to(dtype)
+        activation = torch.zeros(2 * weights.shape[2], channels, dtype=torch.float64, device=x.device)
+        for part, weight in zip(*(t.split(max(1, CHUNK_ELEMENTS // x[0].numel())) for t in (x, weights)), strict=True):
+            activation += torch.bmm(weight.flatten(1, 2), part.to(dtype).abs().transpose(1, 2)).sum(0, dtype=torch.float64)
+        return _Sums(activation.unflatten(0, (2, -1)), weights.sum((0, 3), dtype=torch.float64))
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each module's own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@torch.no_grad()
+def collect_statistics(
+    graph: DependencyGraph, data: CalibrationData, forward: Forward = call_model, cells: str = "auto"
+) -> RegionStatistics:
+    """Run the calibration data through the network once and return its statistics.
+
+    The network is left as it was: hooks, training mode, gradients and device, also after an exception.
+
+    Args:
+        graph: Torch-Pruning's dependency graph of the network.
+        data: the calibration data.
+        forward: ``(model, inputs)`` -> outputs.
+        cells: which cells of a feature map make the mean of a region. ``"pure"``, the paper's rule: those that lie
+            wholly inside; ``"coverage"``: all, weighted by the share that the region covers; ``"auto"``: pure cells, and
+            coverage for a region that has no pure cell on that grid in the whole calibration data.
+
+    Raises:
+        ValueError: bad calibration data (see `CalibrationData.batches`); fewer than two regions have a pixel; NaN or
+            infinite activations; no layer can be pruned; ``"pure"`` where a region has no pure cell.
+    """
+    model, layers = graph.model, channel_layers(graph)
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    collector, trace, areas = _Collector(layers), OutputTrace(layers), torch.zeros(0, dtype=torch.float64)
+    output_layers: set[nn.Module] | None = None
+    with evaluating(model), collector.attached():
+        for inputs, regions in data.batches(parameter.device, parameter.dtype):
+            collector.start_batch(regions)
+            if output_layers is None:
+                with trace.recording(model):
+                    output_layers = trace.layers_behind(forward(model, inputs))
+            else:
+                forward(model, inputs)
+            area = regions.planes.sum((0, *range(2, regions.planes.ndim)), dtype=torch.float64).cpu()
+            longer, shorter = (area, areas) if len(area) > len(areas) else (areas, area)
+            areas = longer + F.pad(shorter, (0, len(longer) - len(shorter)))
+
+    present = areas > 0
+    _check_regions(present, data)
+    if not any(layer in graph.module2node and layer not in output_layers for layer in layers):
+        raise ValueError(
+            f"model {type(model).__name__} has no prunable layer: "
+            + ("every layer writes an output of the network" if layers else "it has no convolution or linear layer")
+        )
+    region_means, overall_means = {}, {}
+    for layer, sums in collector.sums.items():  # in the order of the forward
+        activation, weight = sums.activation.cpu(), sums.weight.cpu()
+        if not activation.isfinite().all():
+            raise ValueError(_non_finite_message(graph, layer, layers))
+        activation = F.pad(activation, (0, 0, 0, len(areas) - activation.shape[1]))[:, present]
+        weight = F.pad(weight, (0, len(areas) - weight.shape[1]))[:, present]
+        means = activation / weight.unsqueeze(2).clamp_min(torch.finfo(weight.dtype).tiny)
+        impure = weight[0] == 0
+        if cells == "pure" and impure.any():
+            region = present.nonzero()[impure][0].item()
+            raise ValueError(
+                f"cells='pure' is undefined for region {region} at the input of {layers[layer]!r}: no cell of its feature "
+                "map lies wholly inside the region in any image; use cells='auto' or cells='coverage'"
+            )
+        use_coverage = impure if cells == "auto" else torch.full_like(impure, cells == "coverage")
+        region_means[layer] = torch.where(use_coverage.unsqueeze(1), means[1], means[0])
+        overall_means[layer] = activation[1].sum(0) / weight[1].sum()
+    return RegionStatistics(region_means, overall_means, output_layers)
+
+
+def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:
+    if present.sum() >= 2:
+        return
+    if data.masks is None and len(present) == 2:
+        missing, side = ("object", "above") if not present[0] else ("background", "below")
+        raise ValueError(
+            f"threshold={data.threshold!r} leaves every image without {'an ' * (missing == 'object')}{missing} (no "
+            f"target pixel lies {side} it, or no mask has one): choose a threshold inside the range of the targets, use "
+            "threshold='otsu', or let `loader` yield masks that hold both"
+        )
+    raise ValueError(
+        f"the masks hold {int(present.sum())} region{'s' * (present.sum() != 1)} with any pixel; at least two are needed "
+        "to rank filters by region. Labels below 0 and 255 are void: scale 0/255 masks to 0/1"
+    )
+
+
+def _non_finite_message(graph: DependencyGraph, reader: nn.Module, layers: dict[nn.Module, str]) -> str:
+    names = [repr(layers[layer]) for layer in producers_of(graph, reader)] if reader in graph.module2node else []
+    source = f"layer {' or '.join(names)} gives" if names else "the loader's inputs have"
+    return (
+        f"{source} NaN or infinite activations, seen at the input of {layers[reader]!r}: check the model's weights and "
+        "the calibration data; in float16, use bfloat16 or float32 for calibration"
+    )
