@@ -99,7 +99,9 @@ class _Collector:
         x, weights = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2), weights.to(dtype)
         activation = torch.zeros(2 * weights.shape[2], channels, dtype=torch.float64, device=x.device)
         for part, weight in zip(*(t.split(max(1, CHUNK_ELEMENTS // x[0].numel())) for t in (x, weights)), strict=True):
-            activation += torch.bmm(weight.flatten(1, 2), part.to(dtype).abs().transpose(1, 2)).sum(0, dtype=torch.float64)
+            activation += torch.bmm(weight.flatten(1, 2), part.to(dtype).abs().transpose(1, 2)).sum(
+                0, dtype=torch.float64
+            )
         return _Sums(activation.unflatten(0, (2, -1)), weights.sum((0, 3), dtype=torch.float64))
 
 

@@ -1,0 +1,371 @@
+"""Pruning a hologram reconstruction network by several criteria (sections 4 and 5 of the spatial-mask paper).
+
+One base network is trained, pruned once by each criterion at each fraction of kept filters, retrained, and judged on test
+holograms: mean squared error, and loss of accuracy of a digit classifier, against compression (parameters) and speed-up
+(FLOPs). Every criterion keeps the same number of filters in each layer, so that they are compared at equal compression.
+
+Everything is written to the output folder; a run that was stopped goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import torchprune_spatial  # noqa: F401 - registers the criteria on tp.importance
+
+from .digits import load_digits
+from .hologram_report import UNPRUNED, write_report
+from .holography import HologramSimulation
+from .training import Hardware, Training, train
+from .unet import ResUNet, digit_classifier
+
+CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
+    "random": lambda loader: tp.importance.RandomImportance(),
+    # Li et al. 2017: the sum of |weights| of the filter itself, so neither its norm nor the layers after it.
+    "weight_sum": lambda loader: tp.importance.GroupMagnitudeImportance(p=1, group_reduction="first", normalizer=None),
+    "spatial_mask": lambda loader: tp.importance.SpatialMaskImportance(loader, threshold=0.5),
+}
+EXAMPLES = 6
+"""Test images whose reconstructions are kept for the figure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Sizes of one experiment. The paper's are the preset ``paper``; its number of channels is not published."""
+
+    simulation: HologramSimulation
+    width: int
+    train_images: int
+    test_images: int
+    training: Training
+    retraining: Training
+    classifier_epochs: int
+    keep_fractions: tuple[float, ...]
+    validation_images: int = 200
+
+
+_SMALL_HOLOGRAMS = HologramSimulation(image_px=64, padded_px=192, upsampling=1, pixel_m=3 * 3.45e-6)
+PRESETS = {
+    "smoke": Preset(
+        simulation=_SMALL_HOLOGRAMS,
+        width=8,
+        train_images=1000,
+        test_images=500,
+        training=Training(epochs=8, learning_rate=5e-3, batch_size=16, one_cycle=True),
+        retraining=Training(epochs=2, learning_rate=2e-3, batch_size=16, one_cycle=True),
+        classifier_epochs=3,
+        keep_fractions=(0.2, 0.4, 0.7),
+    ),
+    "small": Preset(
+        simulation=_SMALL_HOLOGRAMS,
+        width=16,
+        train_images=3000,
+        test_images=1000,
+        training=Training(epochs=12, learning_rate=3e-3, batch_size=16, one_cycle=True),
+        retraining=Training(epochs=3, learning_rate=1e-3, batch_size=16, one_cycle=True),
+        classifier_epochs=8,
+        keep_fractions=(0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    ),
+    "paper": Preset(
+        simulation=HologramSimulation(),
+        width=32,
+        train_images=5000,
+        test_images=1000,
+        training=Training(epochs=100, learning_rate=1e-4),
+        retraining=Training(epochs=10, learning_rate=1e-5),
+        classifier_epochs=100,
+        keep_fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    ),
+}
+
+
+class HologramPruning:
+    """The experiment in one output folder: data, classifier, base network, one pruned network a row of results.
+
+    Args:
+        preset: sizes.
+        seed: seeds the networks, their training, the noise of the holograms and the random criterion. The choice of the
+            test digits is fixed.
+        hardware: device and mixed precision.
+        output: folder of results; what it holds already is not computed again.
+    """
+
+    def __init__(self, preset: Preset, seed: int, hardware: Hardware, output: Path):
+        self.preset, self.seed, self.hardware, self.output = preset, seed, hardware, output
+        self.device = hardware.accelerator().device
+        self._claim_folder()
+        self._simulate()
+
+    def run(self, criteria: Iterable[str], keep_fractions: Iterable[float]) -> pd.DataFrame:
+        """Fill in the missing rows of ``results.csv`` and return it."""
+        self.classifier = self._network("classifier", digit_classifier, self._train_classifier)
+        self.base = self._network("base", lambda: ResUNet(self.preset.width), self._train_base)
+        self.base_cost = count_cost(self.base, self.test[:1][0])
+        if self._missing(UNPRUNED, 1.0):
+            self._record(UNPRUNED, 1.0, self.base, {})
+        for keep_fraction in keep_fractions:
+            for criterion in criteria:
+                if self._missing(criterion, keep_fraction):
+                    self._prune_and_retrain(criterion, keep_fraction)
+        return self.results
+
+    def _claim_folder(self) -> None:
+        """Remember what was asked for, so that a folder never mixes two experiments."""
+        settings = {
+            "preset": dataclasses.asdict(self.preset),
+            "seed": self.seed,
+            "mixed_precision": self.hardware.mixed_precision,
+        }
+        settings = json.loads(json.dumps(settings))
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "examples").mkdir(exist_ok=True)
+        file = self.output / "settings.json"
+        if not file.exists():
+            write_atomically(file, json.dumps(settings, indent=1))
+        elif (found := json.loads(file.read_text())) != settings:
+            changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
+            raise ValueError(
+                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or delete it"
+            )
+        results = self.output / "results.csv"
+        self.results = pd.read_csv(results) if results.exists() else pd.DataFrame()
+
+    def _simulate(self) -> None:
+        """Simulate all the holograms: training, validation and test digits never overlap."""
+        p, (digits, self.labels) = self.preset, load_digits()
+        count = p.test_images + p.validation_images + p.train_images
+        digits, generator = digits[:count], torch.Generator().manual_seed(self.seed)
+        holograms, targets = [], []
+        for part in tqdm(digits.split(100), desc="simulating holograms", leave=False):
+            holograms.append(p.simulation.holograms(part.to(self.device), generator).cpu())
+            targets.append(p.simulation.targets(part))
+        sizes = p.test_images, p.validation_images, p.train_images
+        pairs = zip(torch.cat(holograms).split(sizes), torch.cat(targets).split(sizes), strict=True)
+        self.test, self.validation, self.training_data = (TensorDataset(*pair) for pair in pairs)
+
+    def _network(self, name: str, build: Callable[[], nn.Module], fit: Callable[[nn.Module], None]) -> nn.Module:
+        """A trained network: loaded if it is there, else trained and saved."""
+        set_seed(self.seed)
+        network, file = build(), self.output / f"{name}.safetensors"
+        if file.exists():
+            network.load_state_dict(load_file(file))
+        else:
+            fit(network)
+            save_file(network.cpu().state_dict(), file.with_suffix(".partial"))
+            os.replace(file.with_suffix(".partial"), file)
+            self._drop_checkpoints()
+        return network.to(self.device).eval()
+
+    def _train_classifier(self, classifier: nn.Module) -> None:
+        """On all the digits that are not test digits (the paper: 10,000 images)."""
+        digits, labels = (data[self.preset.test_images :] for data in load_digits())
+        digits, labels = digits.unsqueeze(1).split([len(digits) - 500, 500]), labels.split([len(labels) - 500, 500])
+        data, validation = (TensorDataset(*pair) for pair in zip(digits, labels, strict=True))
+        training = Training(self.preset.classifier_epochs, learning_rate=2e-3, batch_size=64, one_cycle=True)
+        self._train(classifier, training, F.cross_entropy, data, validation, "digit classifier")
+
+    def _train_base(self, network: nn.Module) -> None:
+        self._train_reconstruction(network, self.preset.training, "base network")
+
+    def _train_reconstruction(self, network: nn.Module, training: Training, description: str) -> int:
+        loss = F.binary_cross_entropy_with_logits
+        return self._train(network, training, loss, self.training_data, self.validation, description)
+
+    def _train(self, network, training, loss, data, validation, description) -> int:
+        folder = self.output / "checkpoints" / description.replace(" ", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        return train(
+            network,
+            training,
+            loss,
+            data,
+            validation,
+            folder=folder,
+            description=description,
+            hardware=self.hardware,
+            seed=self.seed,
+        )
+
+    def _missing(self, criterion: str, keep_fraction: float) -> bool:
+        if self.results.empty:
+            return True
+        same = (self.results["criterion"] == criterion) & np.isclose(self.results["keep_fraction"], keep_fraction)
+        return not same.any()
+
+    def _prune_and_retrain(self, criterion: str, keep_fraction: float) -> None:
+        start = time.perf_counter()
+        calibration = DataLoader(self.validation, self.preset.training.batch_size)
+        network = prune(self.base, criterion, keep_fraction, calibration, self.seed)
+        mse_pruned = self._evaluate(network)["mse"]
+        best_epoch = self._train_reconstruction(network, self.preset.retraining, f"{criterion} {keep_fraction:g}")
+        extra = {
+            "mse_before_retraining": mse_pruned,
+            "best_epoch": best_epoch,
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        self._record(criterion, keep_fraction, network, extra)
+
+    def _record(self, criterion: str, keep_fraction: float, network: nn.Module, extra: dict) -> None:
+        """Evaluate, keep the example reconstructions, add a row to ``results.csv``."""
+        evaluation = self._evaluate(network)
+        np.save(self.output / "examples" / f"{criterion}_{keep_fraction:g}.npy", evaluation.pop("examples"))
+        cost = count_cost(network, self.test[:1][0])
+        channels = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+        row = {
+            "criterion": criterion,
+            "keep_fraction": keep_fraction,
+            **cost,
+            "compression": self.base_cost["parameters"] / cost["parameters"],
+            "speedup": self.base_cost["flops"] / cost["flops"],
+            **evaluation,
+            **extra,
+            "channels": " ".join(map(str, channels)),
+            "seed": self.seed,
+        }
+        self.results = pd.concat([self.results, pd.DataFrame([row])], ignore_index=True)
+        write_atomically(self.output / "results.csv", self.results.to_csv(index=False))
+        self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
+        shutil.rmtree(self.output / "checkpoints", ignore_errors=True)
+
+    @torch.no_grad()
+    def _evaluate(self, network: nn.Module) -> dict:
+        """MSE on the test holograms; accuracy of the classifier on reconstructions, and what is lost to the targets'."""
+        network.to(self.device).eval()
+        squared_error, correct, correct_on_targets, examples = 0.0, 0, 0, []
+        labels = self.labels[: len(self.test)]
+        for (holograms, targets), label in zip(DataLoader(self.test, 100), labels.split(100), strict=True):
+            targets, label = targets.to(self.device), label.to(self.device)
+            images = network(holograms.to(self.device)).sigmoid()
+            squared_error += (images - targets).square().mean((1, 2, 3)).sum().item()
+            correct += self._recognised(images, label)
+            correct_on_targets += self._recognised(targets, label)
+            examples.append(images[:EXAMPLES].cpu())
+        accuracy, reference = correct / len(self.test), correct_on_targets / len(self.test)
+        return {
+            "mse": squared_error / len(self.test),
+            "accuracy": accuracy,
+            "delta_accuracy": reference - accuracy,
+            "examples": examples[0].half().numpy(),
+        }
+
+    def _recognised(self, images: torch.Tensor, labels: torch.Tensor) -> int:
+        return (self.classifier(self.preset.simulation.crop_digits(images)).argmax(1) == labels).sum().item()
+
+
+def prune(base: nn.Module, criterion: str, keep_fraction: float, calibration: Iterable, seed: int) -> nn.Module:
+    """A copy of the base network that keeps a fraction of the filters of each layer, the rest really removed.
+
+    Args:
+        base: a `ResUNet`.
+        criterion: key of `CRITERIA`.
+        keep_fraction: the paper's ``fract``: each layer keeps ``int(fraction * channels)`` filters.
+        calibration: batches ``(hologram, target)`` for the criteria that need data.
+        seed: for the random criterion.
+    """
+    set_seed(seed)
+    network = copy.deepcopy(base)
+    holograms, _ = next(iter(calibration))
+    pruner = tp.pruner.BasePruner(
+        network,
+        holograms[:1].to(next(base.parameters()).device),
+        importance=CRITERIA[criterion](calibration),
+        pruning_ratio=1 - keep_fraction,
+        ignored_layers=[network.output],
+    )
+    pruner.step()
+    return network
+
+
+def count_cost(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """Parameters, and FLOPs of one image (two per multiplication, as torch counts them), on the meta device."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        copy.deepcopy(network).to("meta")(example.to("meta"))
+    return {"parameters": sum(p.numel() for p in network.parameters()), "flops": counter.get_total_flops()}
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, file)
+
+
+def _criterion(name: str) -> str:
+    if name not in CRITERIA:
+        raise argparse.ArgumentTypeError(f"unknown criterion {name!r}; choose from {', '.join(CRITERIA)}")
+    return name
+
+
+def _keep_fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction of kept filters; choose it between 0 and 1")
+    return value
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.hologram_pruning", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--preset", choices=PRESETS, default="smoke", help="size of the experiment (default: smoke)")
+    parser.add_argument("--criteria", nargs="+", type=_criterion, default=list(CRITERIA), metavar="NAME")
+    parser.add_argument(
+        "--keep-fractions", nargs="+", type=_keep_fraction, metavar="F", help="kept filters (default: the preset's)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: results/hologram_PRESET)")
+    options = parser.parse_args(arguments)
+    preset = PRESETS[options.preset]
+    options.keep_fractions = options.keep_fractions or preset.keep_fractions
+    options.output = options.output or Path("results") / f"hologram_{options.preset}"
+    if int(min(options.keep_fractions) * preset.width) < 1:
+        parser.error(
+            f"argument --keep-fractions: {min(options.keep_fractions):g} leaves no filter in layers of {preset.width}; "
+            f"choose at least {1 / preset.width:g}"
+        )
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the experiment and write its report."""
+    options = parse_arguments(arguments)
+    start = time.perf_counter()
+    hardware = Hardware(options.device, options.mixed_precision)
+    try:
+        experiment = HologramPruning(PRESETS[options.preset], options.seed, hardware, options.output)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    results = experiment.run(options.criteria, options.keep_fractions)
+    command = "python -m recipes.hologram_pruning " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    files = write_report(experiment, results, command, time.perf_counter() - start)
+    print(results.drop(columns=["channels", "seed"]).to_string(index=False, float_format="{:.4g}".format))
+    print("\nwritten:", *files, sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()
