@@ -91,7 +91,7 @@ class SpatialMaskImportance(tp.importance.Importance):
 
     @torch.no_grad()
     def __call__(self, group: Group) -> torch.Tensor | None:
-        """Score the channels of a group: ``[len(group[0].idxs)]`` float64, or None if they must not be pruned."""
+        """Score the channels of a group: ``[len(group[0].idxs)]``, or None if they must not be pruned."""
         statistics = self.statistics(group._DG)
         if outputs := writers_in(group, statistics.output_layers):
             self._warn_outputs(outputs, group._DG)
@@ -104,7 +104,9 @@ class SpatialMaskImportance(tp.importance.Importance):
         if means is None:
             return None
         scores = union_scores(means[:-1], means[-1])
-        return tp.importance.GroupMagnitudeImportance()._normalize(scores, self.normalizer)
+        if self.normalizer is None:
+            return scores
+        return tp.importance.GroupMagnitudeImportance()._normalize(scores.float(), self.normalizer)
 
     def statistics(self, graph: DependencyGraph) -> RegionStatistics:
         """Statistics of the graph's network, taken now if it changed since they were last taken."""
@@ -121,7 +123,7 @@ class SpatialMaskImportance(tp.importance.Importance):
         warnings.warn(
             f"{names}: these channels are outputs of the network and are not pruned; list the layers in ignored_layers "
             "to silence this warning",
-            stacklevel=3,
+            stacklevel=2,
         )
 
 

@@ -18,8 +18,9 @@ VOID_LABEL = 255
 def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
     """Threshold that best separates the two classes of grey levels of each image.
 
-    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979: the bin centre that maximises
-    the between-class variance. The first maximum is taken, as in scikit-image.
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979: the bin that maximises the
+    between-class variance, the first where several do. Its upper edge is taken, where scikit-image takes its centre, so
+    that all its pixels lie below the threshold.
 
     Args:
         images: ``[batch, *size]``, any real dtype.
@@ -41,7 +42,7 @@ def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
     mean_below = first_moment / below.clamp_min(1)
     mean_above = (first_moment[:, -1:] - first_moment) / above.clamp_min(1)
     variance = (below * above * (mean_below - mean_above) ** 2)[:, :-1]
-    threshold = centres.gather(1, variance.argmax(1, keepdim=True))
+    threshold = low + width * (variance.argmax(1, keepdim=True) + 1)
     return torch.where(high > low, threshold, high).squeeze(1)
 
 
