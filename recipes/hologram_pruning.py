@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 import torch_pruning as tp
 from accelerate.utils import set_seed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,7 +37,7 @@ import torchprune_spatial  # noqa: F401 - registers the criteria on tp.importanc
 from .digits import load_digits
 from .hologram_report import UNPRUNED, write_report
 from .holography import HologramSimulation
-from .training import Hardware, Training, train
+from .training import Hardware, Training, save_weights, train
 from .unet import ResUNet, digit_classifier
 
 CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
@@ -72,18 +72,18 @@ PRESETS = {
         width=8,
         train_images=1000,
         test_images=500,
-        training=Training(epochs=8, learning_rate=5e-3, batch_size=16, one_cycle=True),
-        retraining=Training(epochs=2, learning_rate=2e-3, batch_size=16, one_cycle=True),
+        training=Training(epochs=8, learning_rate=2e-3, batch_size=16, one_cycle=True),
+        retraining=Training(epochs=4, learning_rate=2e-3, batch_size=16, one_cycle=True),
         classifier_epochs=3,
-        keep_fractions=(0.2, 0.4, 0.7),
+        keep_fractions=(0.3, 0.5, 0.7),
     ),
     "small": Preset(
         simulation=_SMALL_HOLOGRAMS,
         width=16,
         train_images=3000,
         test_images=1000,
-        training=Training(epochs=12, learning_rate=3e-3, batch_size=16, one_cycle=True),
-        retraining=Training(epochs=3, learning_rate=1e-3, batch_size=16, one_cycle=True),
+        training=Training(epochs=20, learning_rate=2e-3, batch_size=16, one_cycle=True),
+        retraining=Training(epochs=5, learning_rate=1e-3, batch_size=16, one_cycle=True),
         classifier_epochs=8,
         keep_fractions=(0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
     ),
@@ -172,8 +172,7 @@ class HologramPruning:
             network.load_state_dict(load_file(file))
         else:
             fit(network)
-            save_file(network.cpu().state_dict(), file.with_suffix(".partial"))
-            os.replace(file.with_suffix(".partial"), file)
+            save_weights(network, file)
             self._drop_checkpoints()
         return network.to(self.device).eval()
 

@@ -1,0 +1,104 @@
+"""One network of each kind that people prune: what magnitude prunes, the criterion prunes; the output keeps its shape."""
+
+import copy
+import warnings
+
+import pytest
+import timm
+import torch
+import torch_pruning as tp
+import torchvision
+from torch import nn
+
+from torchprune_spatial import SpatialMaskImportance
+
+
+def tv(name, **options):
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+NETWORKS = {
+    "resnet18": lambda: tv("resnet18"),
+    "resnext50": lambda: tv("resnext50_32x4d"),
+    "mobilenet_v3_small": lambda: tv("mobilenet_v3_small"),
+    "densenet121": lambda: tv("densenet121"),
+    "convnext_tiny": lambda: tv("convnext_tiny"),
+    "vgg11": lambda: tv("vgg11"),
+    "fcn_resnet50": lambda: tv("fcn_resnet50", weights_backbone=None, aux_loss=True),
+    "lraspp": lambda: tv("lraspp_mobilenet_v3_large", weights_backbone=None),
+    "timm efficientnet": lambda: timm.create_model("efficientnet_b0"),
+    "timm features": lambda: timm.create_model("resnet18", features_only=True),
+}
+
+
+def prune(model, importance, example):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tp.pruner.BasePruner(model, example, importance=importance, pruning_ratio=0.5).step()
+    return model.eval()
+
+
+def shapes(output):
+    return [tensor.shape for tensor in tp.utils.flatten_as_list(output)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_prunes_and_keeps_the_outputs(name):
+    example = torch.randn(1, 3, 64, 64)
+    model = NETWORKS[name]().eval()
+    dense = copy.deepcopy(model)
+    loader = [(torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64)) for _ in range(2)]
+    prune(model, SpatialMaskImportance(loader), example)
+    assert shapes(model(example)) == shapes(dense(example))
+    parameters = [sum(p.numel() for p in m.parameters()) for m in (model, dense)]
+    assert parameters[0] < 0.75 * parameters[1]
+
+
+@pytest.mark.parametrize("image_size", [(64, 64), (32, 64)])
+def test_a_vision_transformer_ranks_its_mlp_by_token_position(image_size):
+    """Class token left out, tokens on the grid of the image: one hidden neuron per half of the image."""
+    model = timm.create_model("vit_tiny_patch16_224", img_size=image_size, depth=1).eval()
+    image = torch.randn(2, 3, *image_size)
+    target = torch.zeros(2, 1, *image_size)
+    target[..., : image_size[1] // 2] = 1
+    graph = tp.DependencyGraph().build_dependency(model, image)
+    statistics = SpatialMaskImportance([(image, target)]).statistics(graph)
+    hidden = []
+    model.blocks[0].mlp.fc2.register_forward_pre_hook(lambda layer, args: hidden.append(args[0].detach()))
+    model(image)
+    rows, columns = image_size[0] // 16, image_size[1] // 16
+    grid = hidden[0][:, 1:].abs().unflatten(1, (rows, columns)).double()
+    expected = torch.stack([grid[:, :, : columns // 2].mean((0, 1, 2)), grid[:, :, columns // 2 :].mean((0, 1, 2))])
+    torch.testing.assert_close(statistics.region_means[model.blocks[0].mlp.fc2], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_u_net_with_transposed_convolutions_and_concatenation():
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down = nn.ModuleList([self.block(1, 8), self.block(8, 16), self.block(16, 32)])
+            self.up = nn.ModuleList([nn.ConvTranspose2d(32, 16, 2, 2), nn.ConvTranspose2d(16, 8, 2, 2)])
+            self.merge = nn.ModuleList([self.block(32, 16), self.block(16, 8)])
+            self.head = nn.Conv2d(8, 2, 1)
+
+        @staticmethod
+        def block(i, o):
+            return nn.Sequential(
+                nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(2, o), nn.SiLU(), nn.Conv2d(o, o, 3, padding=1)
+            )
+
+        def forward(self, x):
+            skips = []
+            for level in self.down:
+                x = level(x if not skips else nn.functional.max_pool2d(x, 2))
+                skips.append(x)
+            skips.pop()
+            for up, merge in zip(self.up, self.merge, strict=True):
+                x = merge(torch.cat([skips.pop(), up(x)], 1))
+            return self.head(x)
+
+    model, example = UNet(), torch.randn(1, 1, 32, 32)
+    loader = [(torch.randn(2, 1, 32, 32), torch.rand(2, 1, 32, 32)) for _ in range(2)]
+    prune(model, SpatialMaskImportance(loader), example)
+    assert model(example).shape == (1, 2, 32, 32)
+    assert [up.out_channels for up in model.up] == [8, 4]
