@@ -1,10 +1,9 @@
 """Pruning a hologram reconstruction network by several criteria (sections 4 and 5 of the spatial-mask paper).
 
-One base network is trained, pruned once by each criterion at each fraction of kept filters, retrained, and judged on test
-holograms: mean squared error, and loss of accuracy of a digit classifier, against compression (parameters) and speed-up
-(FLOPs). Every criterion keeps the same number of filters in each layer, so that they are compared at equal compression.
-
-Everything is written to the output folder; a run that was stopped goes on from there.
+One base network is trained, pruned once by each criterion at each fraction of kept filters, retrained, and judged on
+test holograms: mean squared error, and loss of accuracy of a digit classifier, against compression (parameters) and
+speed-up (FLOPs). Every criterion keeps the same number of filters in each layer, so that they are compared at equal
+compression. Everything is written to the output folder; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ PRESETS = {
         training=Training(epochs=8, learning_rate=2e-3, batch_size=16, one_cycle=True),
         retraining=Training(epochs=4, learning_rate=2e-3, batch_size=16, one_cycle=True),
         classifier_epochs=3,
-        keep_fractions=(0.3, 0.5, 0.7),
+        keep_fractions=(0.4, 0.5, 0.7),
     ),
     "small": Preset(
         simulation=_SMALL_HOLOGRAMS,
@@ -146,7 +145,8 @@ class HologramPruning:
         elif (found := json.loads(file.read_text())) != settings:
             changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
             raise ValueError(
-                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or delete it"
+                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or "
+                "delete it"
             )
         results = self.output / "results.csv"
         self.results = pd.read_csv(results) if results.exists() else pd.DataFrame()
@@ -251,7 +251,7 @@ class HologramPruning:
 
     @torch.no_grad()
     def _evaluate(self, network: nn.Module) -> dict:
-        """MSE on the test holograms; accuracy of the classifier on reconstructions, and what is lost to the targets'."""
+        """Test MSE; accuracy of the classifier on the reconstructions, and how much less than on the targets."""
         network.to(self.device).eval()
         squared_error, correct, correct_on_targets, examples = 0.0, 0, 0, []
         labels = self.labels[: len(self.test)]
@@ -326,6 +326,17 @@ def _keep_fraction(text: str) -> float:
     return value
 
 
+def _device(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f"{name!r} cannot be used here ({reason}); choose cpu or leave it out"
+        ) from None
+    return name
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m recipes.hologram_pruning", description=__doc__.split("\n\n")[0])
@@ -335,7 +346,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--keep-fractions", nargs="+", type=_keep_fraction, metavar="F", help="kept filters (default: the preset's)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    parser.add_argument(
+        "--device", type=_device, help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"
+    )
     parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/hologram_PRESET)")
     options = parser.parse_args(arguments)
@@ -359,7 +372,10 @@ def main(arguments: list[str] | None = None) -> None:
         experiment = HologramPruning(PRESETS[options.preset], options.seed, hardware, options.output)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    results = experiment.run(options.criteria, options.keep_fractions)
+    try:
+        results = experiment.run(options.criteria, options.keep_fractions)
+    except KeyboardInterrupt:
+        sys.exit(f"\nstopped; the same command goes on from {options.output}")
     command = "python -m recipes.hologram_pruning " + " ".join(sys.argv[1:] if arguments is None else arguments)
     files = write_report(experiment, results, command, time.perf_counter() - start)
     print(results.drop(columns=["channels", "seed"]).to_string(index=False, float_format="{:.4g}".format))

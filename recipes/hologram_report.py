@@ -83,11 +83,11 @@ def masks_figure(experiment: HologramPruning) -> plt.Figure:
     masks = RegionMasks(regions_from_target(target, 0.5))
     size = target.shape[-1]
     figure, axes = plt.subplots(1, 5, figsize=(11, 2.6))
-    axes[0].imshow(target[0, 0], cmap="gray", vmin=0, vmax=1)
+    axes[0].imshow(target[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
     axes[0].set_title("target", fontsize=9)
     for level, axis in enumerate(axes[1:]):
         grid = size >> level
-        pure, coverage = masks.weights(1, (grid, grid))[0, :, 0].reshape(2, grid, grid)
+        pure, coverage = masks.weights(1, (grid, grid))[0, :, 0].reshape(2, grid, grid).numpy()
         axis.imshow(coverage, cmap="gray", vmin=0, vmax=1)
         axis.set_title(f"object coverage on {grid} x {grid}\n{int(pure.sum())} pure cells", fontsize=9)
     for axis in axes:
@@ -96,18 +96,18 @@ def masks_figure(experiment: HologramPruning) -> plt.Figure:
 
 
 def performance_figure(results: pd.DataFrame) -> plt.Figure:
-    """MSE and loss of accuracy against compression and speed-up (the paper's Figure 3); dashed: the unpruned network."""
+    """MSE and loss of accuracy against compression and speed-up (the paper's Figure 3); dashed: unpruned."""
     base = results[results["criterion"] == UNPRUNED].iloc[0]
     pruned = results[results["criterion"] != UNPRUNED]
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharex="col", sharey="row")
-    for column, (cost, cost_label) in enumerate(
-        [
-            ("compression", "compression (parameters, unpruned / pruned)"),
-            ("speedup", "speed-up (FLOPs, unpruned / pruned)"),
-        ]
-    ):
-        for line, (score, scale) in enumerate([("mse", 1.0), ("delta_accuracy", 100.0)]):
-            axis = axes[line, column]
+    costs = {
+        "compression": "compression (parameters, unpruned / pruned)",
+        "speedup": "speed-up (FLOPs, unpruned / pruned)",
+    }
+    scores = {"mse": ("test MSE", 1.0), "delta_accuracy": ("Δacc (percentage points)", 100.0)}
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharex="col", sharey="row", layout="constrained")
+    for line, (score, (score_label, scale)) in zip(axes, scores.items(), strict=True):
+        line[0].set_ylabel(score_label)
+        for axis, cost in zip(line, costs, strict=True):
             axis.axhline(scale * base[score], color="black", linestyle="--", linewidth=1, label=UNPRUNED)
             for criterion, rows in pruned.groupby("criterion", sort=False):
                 colour, marker = STYLES.get(criterion, ("black", "."))
@@ -117,11 +117,10 @@ def performance_figure(results: pd.DataFrame) -> plt.Figure:
             axis.xaxis.set_major_formatter(FuncFormatter("{0:g}".format))
             axis.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "235" else ""))
             axis.grid(which="both", alpha=0.25)
-        axes[1, column].set_xlabel(cost_label)
-    axes[0, 0].set(ylabel="test MSE", yscale="log")
-    axes[1, 0].set_ylabel("Δacc (percentage points)")
-    axes[0, 0].legend(frameon=False)
-    figure.tight_layout()
+    axes[0, 0].set_yscale("log")
+    for axis, label in zip(axes[1], costs.values(), strict=True):
+        axis.set_xlabel(label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
     return figure
 
 
@@ -131,47 +130,45 @@ def _label(criterion: str) -> str:
 
 def _markdown(experiment: HologramPruning, results: pd.DataFrame, command: str, seconds: float) -> str:
     preset, base = experiment.preset, results[results["criterion"] == UNPRUNED].iloc[0]
+    pruned = results["criterion"] != UNPRUNED
     table = pd.DataFrame(
         {
             "criterion": results["criterion"].map(_label),
             "kept": results["keep_fraction"].map("{:g}".format),
             "compression": results["compression"].map("x{:.1f}".format),
             "speed-up": results["speedup"].map("x{:.1f}".format),
-            "MSE before retraining": (1e3 * results["mse_before_retraining"])
-            .map("{:.2f}e-3".format)
-            .where(results["criterion"] != UNPRUNED, ""),
+            "MSE before retraining": (1e3 * results["mse_before_retraining"]).map("{:.2f}e-3".format).where(pruned, ""),
             "MSE": (1e3 * results["mse"]).map("{:.2f}e-3".format),
             "Δacc (points)": (100 * results["delta_accuracy"]).map("{:.1f}".format),
         }
     )
-    packages = ("torch", "torch-pruning", "torchprune-spatial", "accelerate", "numpy")
+    channels = results.drop_duplicates(["keep_fraction", "channels"])
     device = torch.cuda.get_device_name() if experiment.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    packages = ("torch", "torch-pruning", "torchprune-spatial", "accelerate", "numpy")
+    precision = experiment.hardware.mixed_precision
     facts = {
         "command": f"`{command}`",
         "seed": experiment.seed,
-        "data": f"{preset.train_images} training, {preset.validation_images} validation, {preset.test_images} test holograms "
-        f"of {preset.simulation.image_px} px",
-        "network": f"20 convolutions, {preset.width} channels at full resolution, {base['parameters']:,.0f} parameters, "
-        f"{base['flops'] / 1e6:,.0f} MFLOPs an image",
+        "data": f"{preset.train_images} training, {preset.validation_images} validation and {preset.test_images} test "
+        f"holograms of {preset.simulation.image_px} px",
+        "network": f"20 convolutions, {preset.width} channels at full resolution, {base['parameters']:,.0f} "
+        f"parameters, {base['flops'] / 1e6:,.0f} MFLOPs an image",
         "training": _training(preset.training),
         "retraining": _training(preset.retraining),
-        "precision": f"mixed, {experiment.hardware.mixed_precision}"
-        if experiment.hardware.mixed_precision != "no"
-        else "float32",
+        "precision": "float32" if precision == "no" else f"mixed, {precision}",
         "hardware": f"{device}, {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version(name)}" for name in packages),
         "wall time of the last call": f"{seconds:.0f} s",
     }
-    lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     return f"""# Hologram pruning
 
-{lines}
+{_bullets(facts)}
 
-Every criterion keeps the same number of filters in each layer, `int(kept * channels)`, and retrains with the same budget.
-The epoch with the lowest validation loss is kept. Δacc is the accuracy of a digit classifier on the targets
+Every criterion keeps the same number of filters in each layer, `int(kept * channels)`, and retrains with the same
+budget. The epoch with the lowest validation loss is kept. Δacc is the accuracy of a digit classifier on the targets
 ({100 * (base["accuracy"] + base["delta_accuracy"]):.1f} %) less its accuracy on the reconstructions.
 
-{table.to_markdown(index=False)}
+{table.to_markdown(index=False, disable_numparse=True)}
 
 ![MSE and loss of accuracy against compression and speed-up](performance.png)
 
@@ -181,11 +178,19 @@ The masks that the spatial criterion sees, from a target thresholded at 0.5:
 
 ![A target and the coverage of its object at each level of the network](masks.png)
 
-The paper (256 px, 5,000 holograms, 100 + 10 epochs; preset `paper`) reports a base MSE of 0.22e-3, improvement on the base
-network up to compression 4 for all criteria but random, and at compression 20 less than half of the others' MSE and a Δacc
-of 0.4 points for the spatial mask. It compares at an equal `fract`, where the union of two top sets keeps more filters than the
-other criteria. One base network and one seed, as here, cannot rank criteria that are close.
+Channels of the twenty layers, in the order of the forward, by the fraction kept:
+
+{_bullets({f"{row.keep_fraction:g}": row.channels for row in channels.itertuples()})}
+
+The paper (256 px, 5,000 holograms, 100 + 10 epochs; preset `paper`) reports a base MSE of 0.22e-3, improvement on the
+base network up to compression 4 for all criteria but random, and at compression 20 less than half of the others' MSE
+and a Δacc of 0.4 points for the spatial mask. It compares at an equal `fract`, where the union of two top sets keeps
+more filters than the other criteria. One base network and one seed, as here, cannot rank criteria that are close.
 """
+
+
+def _bullets(facts: dict) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def _training(training) -> str:

@@ -10,10 +10,10 @@ from torch import nn
 class ResUNet(nn.Module):
     """U-Net of 20 convolutions whose three skips are additions.
 
-    Three encoder levels of three 3x3 convolutions with max pooling, one convolution at the bottom, three decoder levels of
-    three with nearest upsampling, one output convolution. Each skip adds the output of an encoder level to the output of
-    the first convolution of the decoder level. ReLU everywhere; the paper's last sigmoid is left to the loss
-    (``binary_cross_entropy_with_logits``, which mixed precision allows) and to the caller.
+    Three encoder levels of three 3x3 convolutions with max pooling, one convolution at the bottom, three decoder
+    levels of three with nearest upsampling, one output convolution. Each skip adds the output of an encoder level to
+    the output of the first convolution of the decoder level. ReLU everywhere; the paper's last sigmoid is left to the
+    loss (``binary_cross_entropy_with_logits``, which mixed precision allows) and to the caller.
 
     The paper does not give the numbers of channels; ``width`` at full resolution, doubled at each level, is ours.
 

@@ -116,7 +116,7 @@ class ProgramNet(nn.Module):
         identities = {"image": new(2)}
         for operation, destination, *sources in self.program:
             inputs = [identities[source] for source in sources]
-            layer = self.layers[operation] if operation in self.layers else None
+            layer = dict(self.layers.items()).get(operation)
             if operation == "add":
                 for a, b in zip(*inputs, strict=True):
                     parent[find(a)] = find(b)

@@ -1,4 +1,4 @@
-"""The criterion inside Torch-Pruning: scores against plain loops, pruned networks against masked ones, options, errors."""
+"""The criterion inside Torch-Pruning: plain-loop scores, pruned against masked networks, options, bad input."""
 
 import copy
 import warnings
@@ -64,7 +64,7 @@ def plain_region_means(tensor, masks, cells):
                         for j in range(factor)
                     ]
                     coverage = sum(cell) / len(cell)
-                    for (sums, weight), w in ((pure, float(coverage == 1)), (covered, coverage)):
+                    for (sums, _), w in ((pure, float(coverage == 1)), (covered, coverage)):
                         for channel in range(channels):
                             sums[channel] += w * abs(values[image][channel][y][x])
                     pure, covered = (pure[0], pure[1] + (coverage == 1)), (covered[0], covered[1] + coverage)
@@ -431,6 +431,19 @@ def test_masks_from_a_callable_without_targets():
     assert importance(group_of(plain_net(), "0")).shape == (6,)
 
 
+def test_masks_from_the_model_itself_are_not_counted_as_its_activations():
+    data, model = calibration(), plain_net()
+
+    def segment(x, _):
+        return nn.functional.interpolate(model(x), scale_factor=2.0) > 0
+
+    with torch.no_grad():
+        known = [(x, None, segment(x, None)) for x, _ in data]
+    expected = SpatialMaskImportance(known)(group_of(model, "0"))
+    scores = SpatialMaskImportance(data, masks=segment)(group_of(model, "0"))
+    torch.testing.assert_close(scores, expected)
+
+
 def test_three_regions_keep_the_best_of_each():
     model = nn.Sequential(nn.Conv2d(3, 6, 1, bias=False), nn.ReLU(), nn.Conv2d(6, 1, 1))
     by_region = torch.tensor([[5.1, 0, 0], [0, 5.2, 0], [0, 0, 5.3], [4, 4, 0], [3, 3, 3], [0, 4, 4]])
@@ -615,7 +628,7 @@ def test_a_loader_exhausted_at_the_second_use():
     pruner = make_pruner(model, SpatialMaskImportance(OnceOnly(DATA)), iterative_steps=2, ignored_layers=[model[5]])
     pruner.step()
     before = snapshot(model)
-    with pytest.raises(ValueError, match="loader yielded no batch when it was read again.*more than once"):
+    with pytest.raises(ValueError, match=r"loader yielded no batch when it was read again.*more than once"):
         pruner.step()
     assert_untouched(model, before)
 
@@ -626,7 +639,7 @@ def test_non_finite_activations_name_the_layer(value):
     group = group_of(model, "0")
     model[3].weight.data[2] = value
     before = snapshot(model)
-    with pytest.raises(ValueError, match="layer '3' gives NaN or infinite activations, seen at the input of '5'"):
+    with pytest.raises(ValueError, match=r"layer '3' gives NaN or infinite activations, seen at the input of '5'"):
         SpatialMaskImportance(DATA)(group)
     assert_untouched(model, before)
 
@@ -639,7 +652,7 @@ def test_non_finite_inputs_are_told_from_bad_layers():
 
 def test_a_network_with_no_prunable_layer():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
-    with pytest.raises(ValueError, match="no prunable layer: every layer writes an output"):
+    with pytest.raises(ValueError, match="no prunable layer: every layer writes"):
         SpatialMaskImportance(DATA)(group_of(model, "0"))
 
 

@@ -1,4 +1,4 @@
-"""One network of each kind that people prune: what magnitude prunes, the criterion prunes; the output keeps its shape."""
+"""One network of each kind that people prune: it is pruned by half and its outputs keep their shapes."""
 
 import copy
 import warnings

@@ -58,6 +58,8 @@ class CalibrationData:
     def batches(self, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, RegionMasks]]:
         """Yield the inputs and the regions of each batch, on ``device``; floating inputs as ``dtype``.
 
+        ``masks`` is called with the tensors that are already there.
+
         Raises:
             ValueError: the loader is empty or exhausted, yields only inputs, or a mask fits neither the input nor the
                 target.
@@ -67,9 +69,9 @@ class CalibrationData:
         for batch in self.loader:
             empty = False
             inputs, target, mask = self._unpack(batch)
-            planes = self._regions(inputs, target, mask)
             inputs = tree_map(lambda leaf: _to(leaf, device, dtype), inputs)
-            yield inputs, RegionMasks(planes.to(device))
+            target, mask = (tree_map(lambda leaf: _to(leaf, device), part) for part in (target, mask))
+            yield inputs, RegionMasks(self._regions(inputs, target, mask).to(device))
         if empty:
             again = self._passes > 1
             raise ValueError(
@@ -129,7 +131,7 @@ def _size(size: Iterable[int]) -> str:
     return " x ".join(map(str, size))
 
 
-def _to(leaf: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _to(leaf: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
-    return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype, non_blocking=True)
+    return leaf.to(device, dtype if leaf.is_floating_point() else None)

@@ -26,39 +26,41 @@ class SpatialMaskImportance(tp.importance.Importance):
     The score of a channel is the larger of its ranks among the channels of its group, one rank a region, by mean
     activation in that region (see `union_scores`). Where this differs from the paper:
 
-    - activations are measured where they are read, at the input of the next layers, so that a channel is scored as the
-      network uses it: activated, pooled or upsampled, and after a residual addition as the sum;
+    - activations are measured where they are read, at the input of the next layers, so that a channel is scored as
+      the network uses it: activated, pooled or upsampled, and after a residual addition as the sum;
     - means are of ``|activation|``, the same thing after ReLU;
     - channels that several layers read are scored once, after ``group_reduction`` of the region means;
-    - means pool the cells of all the calibration images, and a region without any pure cell on a coarse grid is weighted
-      by coverage, because the literal rule is undefined there (see ``cells``);
-    - any number of regions, instead of two.
+    - means pool the cells of all the calibration images, and a region without any pure cell on a coarse grid is
+      weighted by coverage, because the literal rule is undefined there (see ``cells``);
+    - any number of regions, instead of two. Where a layer reads no map of positions (after global pooling or
+      flattening), all the regions see the same mean.
 
     The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
     whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
     Channels that are outputs of the network are never pruned; a warning names their layers.
 
     Args:
-        loader: calibration batches ``(input, target)`` or ``(input, target, mask)``; some hundred images do (the paper:
-            200 validation images). Must be iterable again and again, as a ``DataLoader`` or a list. Tensors are moved to
-            the model's device and floating inputs to its dtype; the images of target and mask may be of another size than
-            the input's (super-resolution).
-        threshold: what makes a target pixel part of the object when there is no mask: a number in the target's units, or
-            ``"otsu"`` for one threshold an image. The object is above it.
-        masks: callable ``(input, target) -> mask``, such as a segmentation model; takes the place of the threshold and of
-            the loader's masks, and lets the loader yield inputs alone. See `regions_from_mask` for the forms of a mask.
-        cells: which cells of a downsampled mask count: ``"auto"`` (default; pure cells, or coverage where a region has
-            none), ``"pure"`` (the paper's literal rule; raises where it is undefined) or ``"coverage"``.
+        loader: calibration batches ``(input, target)`` or ``(input, target, mask)``; some hundred images do (the
+            paper: 200 validation images). Must be iterable again and again, as a ``DataLoader`` or a list. Tensors are
+            moved to the model's device and floating inputs to its dtype; target and mask may be of another size than
+            the input (super-resolution).
+        threshold: what makes a target pixel part of the object when there is no mask: a number in the target's units,
+            or ``"otsu"`` for one threshold an image. The object is above it.
+        masks: callable ``(input, target) -> mask``, such as a segmentation model; takes the place of the threshold and
+            of the loader's masks, and lets the loader yield inputs alone. `regions_from_mask` lists the forms of a
+            mask: binary, one plane a region, or a label map.
+        cells: which cells of a downsampled mask count: ``"auto"`` (pure cells, or coverage where a region has none),
+            ``"pure"`` (the paper's literal rule; raises where it is undefined) or ``"coverage"``.
         group_reduction: as in Torch-Pruning, how a channel that several layers read gets one value: ``"mean"``,
             ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
-        normalizer: as in Torch-Pruning, how a group's scores are scaled for global pruning: None (default; ranks compare
-            across layers as they are), ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ... or a callable.
+        normalizer: as in Torch-Pruning, how a group's scores are scaled for global pruning: None (ranks compare across
+            layers as they are), ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ... or a callable.
         forward: callable ``(model, input) -> output`` for models that are not called as ``model(input)``. By default a
             dict is passed as keywords and a tuple or list as positional arguments, as Torch-Pruning does.
 
     Raises:
-        TypeError, ValueError: at construction for arguments that cannot be used, and at the first call for what the data
-            or the network do not allow (see `collect_statistics`).
+        TypeError, ValueError: at construction for arguments that cannot be used, and at the first call for what the
+            data or the network do not allow (see `collect_statistics`).
 
     Example:
         >>> importance = tp.importance.SpatialMaskImportance(loader, threshold="otsu")

@@ -42,9 +42,9 @@ class OutputTrace:
     """Finds the layers whose channels are the network's outputs, so that they are never pruned.
 
     Torch-Pruning marks an output only where the last operation is not a layer, and loses it where another output is
-    computed from it. So the autograd graph is followed instead, from each output down to the first convolution or linear
-    layer on every path. `recording` keeps the graph without its activations: the forward costs no more memory than under
-    ``no_grad``.
+    computed from it. So the autograd graph is followed instead, from each output down to the first convolution or
+    linear layer on every path. `recording` keeps the graph without its activations: the forward costs no more memory
+    than under ``no_grad``.
     """
 
     def __init__(self, layers: Iterable[nn.Module]):
@@ -128,7 +128,9 @@ REDUCTIONS: dict[str, Reduction] = {
     "first": _first,
     "gate": lambda values: _first(values.flip(0)),
 }
-"""Torch-Pruning's ``group_reduction`` over the layers that read a channel: ``[layers, ...]`` -> ``[...]``, NaN is absent."""
+"""Torch-Pruning's ``group_reduction`` over the layers that read a channel: ``[layers, ...]`` -> ``[...]``.
+
+NaN stands for a layer that does not read the channel."""
 
 
 def reduce_over_readers(group: Group, per_layer: dict[nn.Module, torch.Tensor], reduction: str) -> torch.Tensor | None:

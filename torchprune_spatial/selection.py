@@ -18,8 +18,8 @@ def union_scores(region_means: torch.Tensor, overall_means: torch.Tensor) -> tor
         overall_means: mean activation over all the regions, ``[channels]``.
 
     Returns:
-        ``[channels]`` float64 in [0, 1), all different for two regions. ``score >= 1 - k / channels`` is the union of the
-        top k of each region.
+        ``[channels]`` float64 in [0, 1), all different for two regions. ``score >= 1 - k / channels`` is the union of
+        the top k of each region.
     """
     regions, channels = region_means.shape
     ranks = torch.stack([_ranks(means, overall_means) for means in region_means])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +42,18 @@ class _Sums:
     def __init__(self, activation: torch.Tensor, weight: torch.Tensor):
         self.activation, self.weight = activation, weight  # [2, regions, channels], [2, regions]
 
-    def add(self, other: _Sums) -> _Sums:
-        missing = other.weight.shape[1] - self.weight.shape[1]  # a label map can bring new regions in a later batch
-        if missing < 0:
-            return other.add(self)
-        activation = F.pad(self.activation, (0, 0, 0, missing)) + other.activation
-        return _Sums(activation, F.pad(self.weight, (0, missing)) + other.weight)
+    def __add__(self, other: _Sums) -> _Sums:
+        mine, theirs = self.for_regions(other.weight.shape[1]), other.for_regions(self.weight.shape[1])
+        return _Sums(mine.activation + theirs.activation, mine.weight + theirs.weight)
+
+    def for_regions(self, count: int) -> _Sums:
+        """At least this many regions: a label map can bring new ones in a later batch."""
+        return _Sums(_pad(self.activation.mT, count).mT, _pad(self.weight, count))
+
+
+def _pad(values: torch.Tensor, length: int) -> torch.Tensor:
+    """Zeros behind the last dimension, up to at least ``length``."""
+    return F.pad(values, (0, max(0, length - values.shape[-1])))
 
 
 class _Collector:
@@ -57,25 +63,27 @@ class _Collector:
     and ``F.relu`` alike, after addition or concatenation.
     """
 
-    def __init__(self, layers: dict[nn.Module, str]):
-        self.layers = layers
-        self.sums: dict[nn.Module, _Sums] = {}
-        self.regions: RegionMasks | None = None
+    def __init__(self, layers: Iterable[nn.Module]):
+        self.sums: dict[nn.Module, _Sums] = {}  # in the order of the forward
+        self.areas = torch.zeros(0, dtype=torch.float64)
+        self._layers = list(layers)
+        self._regions: RegionMasks | None = None
         self._last_reads: dict[tuple[int, bool], tuple[weakref.ref, int, _Sums]] = {}
 
     @contextlib.contextmanager
-    def attached(self) -> Iterator[None]:
+    def reading(self, regions: RegionMasks) -> Iterator[None]:
+        """Add up what the layers read inside, for a batch with these regions."""
+        self._regions = regions
         handles = []
         try:
-            handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self.layers]
+            handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self._layers]
             yield
         finally:
             for handle in handles:
                 handle.remove()
-
-    def start_batch(self, regions: RegionMasks) -> None:
-        self.regions = regions
-        self._last_reads.clear()
+            self._last_reads.clear()
+        area = regions.planes.sum((0, *range(2, regions.planes.ndim)), dtype=torch.float64).cpu()
+        self.areas = _pad(self.areas, len(area)) + _pad(area, len(self.areas))
 
     @torch.no_grad()
     def _read(self, layer: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -88,20 +96,19 @@ class _Collector:
             with torch.autocast(x.device.type, enabled=False):
                 sums = self._sum(x.detach().movedim(-1, 1) if key[1] else x.detach())
             self._last_reads[key] = weakref.ref(x), x._version, sums
-        self.sums[layer] = sums if layer not in self.sums else self.sums[layer].add(sums)
+        self.sums[layer] = sums if layer not in self.sums else self.sums[layer] + sums
 
     def _sum(self, x: torch.Tensor) -> _Sums:
         batch, channels = x.shape[:2]
         dtype = torch.promote_types(x.dtype, torch.float32)
-        weights = self.regions.weights(batch, tuple(x.shape[2:]))
+        weights = self._regions.weights(batch, tuple(x.shape[2:]))
         if weights is None:  # position unknown: every cell counts in every region
-            weights = x.new_ones(1, 1, 1, 1).expand(batch, 2, self.regions.planes.shape[1], x[0, 0].numel())
+            weights = x.new_ones(1, 1, 1, 1).expand(batch, 2, self._regions.planes.shape[1], x[0, 0].numel())
         x, weights = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2), weights.to(dtype)
         activation = torch.zeros(2 * weights.shape[2], channels, dtype=torch.float64, device=x.device)
-        for part, weight in zip(*(t.split(max(1, CHUNK_ELEMENTS // x[0].numel())) for t in (x, weights)), strict=True):
-            activation += torch.bmm(weight.flatten(1, 2), part.to(dtype).abs().transpose(1, 2)).sum(
-                0, dtype=torch.float64
-            )
+        images = max(1, CHUNK_ELEMENTS // x[0].numel())
+        for part, weight in zip(x.split(images), weights.flatten(1, 2).split(images), strict=True):
+            activation += torch.bmm(weight, part.to(dtype).abs().mT).sum(0, dtype=torch.float64)
         return _Sums(activation.unflatten(0, (2, -1)), weights.sum((0, 3), dtype=torch.float64))
 
 
@@ -130,8 +137,8 @@ def collect_statistics(
         data: the calibration data.
         forward: ``(model, inputs)`` -> outputs.
         cells: which cells of a feature map make the mean of a region. ``"pure"``, the paper's rule: those that lie
-            wholly inside; ``"coverage"``: all, weighted by the share that the region covers; ``"auto"``: pure cells, and
-            coverage for a region that has no pure cell on that grid in the whole calibration data.
+            wholly inside; ``"coverage"``: all, weighted by the share that the region covers; ``"auto"``: pure cells,
+            and coverage for a region that has no pure cell on that grid in the whole calibration data.
 
     Raises:
         ValueError: bad calibration data (see `CalibrationData.batches`); fewer than two regions have a pixel; NaN or
@@ -139,44 +146,39 @@ def collect_statistics(
     """
     model, layers = graph.model, channel_layers(graph)
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    collector, trace, areas = _Collector(layers), OutputTrace(layers), torch.zeros(0, dtype=torch.float64)
-    output_layers: set[nn.Module] | None = None
-    with evaluating(model), collector.attached():
+    collector, trace, output_layers = _Collector(layers), OutputTrace(layers), None
+    with evaluating(model):
         for inputs, regions in data.batches(parameter.device, parameter.dtype):
-            collector.start_batch(regions)
+            with collector.reading(regions), contextlib.ExitStack() as stack:
+                if output_layers is None:
+                    stack.enter_context(trace.recording(model))
+                outputs = forward(model, inputs)
             if output_layers is None:
-                with trace.recording(model):
-                    output_layers = trace.layers_behind(forward(model, inputs))
-            else:
-                forward(model, inputs)
-            area = regions.planes.sum((0, *range(2, regions.planes.ndim)), dtype=torch.float64).cpu()
-            longer, shorter = (area, areas) if len(area) > len(areas) else (areas, area)
-            areas = longer + F.pad(shorter, (0, len(longer) - len(shorter)))
+                output_layers = trace.layers_behind(outputs)
 
-    present = areas > 0
-    _check_regions(present, data)
     if not any(layer in graph.module2node and layer not in output_layers for layer in layers):
         raise ValueError(
             f"model {type(model).__name__} has no prunable layer: "
             + ("every layer writes an output of the network" if layers else "it has no convolution or linear layer")
         )
+    present = collector.areas > 0
+    _check_regions(present, data)
     region_means, overall_means = {}, {}
-    for layer, sums in collector.sums.items():  # in the order of the forward
-        activation, weight = sums.activation.cpu(), sums.weight.cpu()
+    for layer, sums in collector.sums.items():
+        sums = sums.for_regions(len(present))
+        activation, weight = sums.activation[:, present].cpu(), sums.weight[:, present].cpu()
         if not activation.isfinite().all():
             raise ValueError(_non_finite_message(graph, layer, layers))
-        activation = F.pad(activation, (0, 0, 0, len(areas) - activation.shape[1]))[:, present]
-        weight = F.pad(weight, (0, len(areas) - weight.shape[1]))[:, present]
-        means = activation / weight.unsqueeze(2).clamp_min(torch.finfo(weight.dtype).tiny)
-        impure = weight[0] == 0
-        if cells == "pure" and impure.any():
-            region = present.nonzero()[impure][0].item()
+        without_pure_cell = weight[0] == 0
+        if cells == "pure" and without_pure_cell.any():
             raise ValueError(
-                f"cells='pure' is undefined for region {region} at the input of {layers[layer]!r}: no cell of its feature "
-                "map lies wholly inside the region in any image; use cells='auto' or cells='coverage'"
+                f"cells='pure' is undefined for region {present.nonzero()[without_pure_cell][0].item()} at the input "
+                f"of {layers[layer]!r}: no cell of its feature map lies wholly inside the region in any image; use "
+                "cells='auto' or cells='coverage'"
             )
-        use_coverage = impure if cells == "auto" else torch.full_like(impure, cells == "coverage")
-        region_means[layer] = torch.where(use_coverage.unsqueeze(1), means[1], means[0])
+        pure, covered = activation / weight.unsqueeze(2)
+        by_coverage = without_pure_cell if cells == "auto" else torch.full_like(without_pure_cell, cells == "coverage")
+        region_means[layer] = torch.where(by_coverage.unsqueeze(1), covered, pure)
         overall_means[layer] = activation[1].sum(0) / weight[1].sum()
     return RegionStatistics(region_means, overall_means, output_layers)
 
@@ -188,12 +190,12 @@ def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:
         missing, side = ("object", "above") if not present[0] else ("background", "below")
         raise ValueError(
             f"threshold={data.threshold!r} leaves every image without {'an ' * (missing == 'object')}{missing} (no "
-            f"target pixel lies {side} it, or no mask has one): choose a threshold inside the range of the targets, use "
-            "threshold='otsu', or let `loader` yield masks that hold both"
+            f"target pixel lies {side} it, or no mask has one): choose a threshold inside the range of the targets, "
+            "use threshold='otsu', or let `loader` yield masks that hold both"
         )
     raise ValueError(
-        f"the masks hold {int(present.sum())} region{'s' * (present.sum() != 1)} with any pixel; at least two are needed "
-        "to rank filters by region. Labels below 0 and 255 are void: scale 0/255 masks to 0/1"
+        f"the masks hold {int(present.sum())} region{'s' * (present.sum() != 1)} with any pixel; at least two are "
+        "needed to rank filters by region. Labels below 0 and 255 are void: scale 0/255 masks to 0/1"
     )
 
 

@@ -1,9 +1,11 @@
 import dataclasses
+import itertools
 import json
 
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from recipes import hologram_pruning
 from recipes.hologram_pruning import CRITERIA, PRESETS, count_cost, main, parse_arguments, prune
@@ -36,14 +38,14 @@ def run(tmp_path, monkeypatch, capsys):
 
 def parameters_by_hand(channels):
     widths = [1, *map(int, channels.split())]
-    return sum(9 * i * o + o for i, o in zip(widths, widths[1:], strict=False))
+    return sum(9 * i * o + o for i, o in itertools.pairwise(widths))
 
 
 def flops_by_hand(channels, size):
     """Two per multiplication: three convolutions a level, one at the bottom, and back; biases do not count."""
     widths = [1, *map(int, channels.split())]
     levels = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0, 0]
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     return sum(2 * 9 * i * o * (size >> level) ** 2 for (i, o), level in zip(pairs, levels, strict=True))
 
 
@@ -79,7 +81,7 @@ def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(hologram_pruning, "prune", killed)
     arguments = ["--device", "cpu", "--output", str(other)]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="the same command goes on"):
         main(arguments)
     assert pd.read_csv(other / "results.csv")["criterion"].tolist() == ["unpruned", "random"]
     main(arguments)
@@ -88,9 +90,17 @@ def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), resumed.drop(columns="seconds"))
 
 
+def test_mixed_precision_trains_and_prunes(run):
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate holds one precision a process
+    results, _ = run("--mixed-precision", "bf16", "--criteria", "spatial_mask")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert results["criterion"].tolist() == ["unpruned", "spatial_mask"]
+    assert results["mse"].notna().all()
+
+
 def test_a_folder_of_another_experiment_is_refused(run, tmp_path, capsys):
     run("--criteria", "random")
-    with pytest.raises(SystemExit, match="--output.*other settings \\(seed\\).*another folder"):
+    with pytest.raises(SystemExit, match=r"--output.*other settings \(seed\).*another folder"):
         run("--seed", "1")
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 0
 
@@ -101,6 +111,8 @@ def test_a_folder_of_another_experiment_is_refused(run, tmp_path, capsys):
         (["--criteria", "magic"], "argument --criteria: unknown criterion 'magic'; choose from random, weight_sum"),
         (["--keep-fractions", "1.5"], "argument --keep-fractions: 1.5 is not a fraction.*between 0 and 1"),
         (["--keep-fractions", "0.1"], "leaves no filter in layers of 8; choose at least 0.125"),
+        (["--device", "cuda:7"], "argument --device: 'cuda:7' cannot be used here.*choose cpu"),
+        (["--device", "abacus"], "argument --device: 'abacus' cannot be used here"),
         (["--preset", "huge"], "argument --preset"),
     ],
 )

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -87,7 +89,7 @@ def test_the_u_net_has_twenty_convolutions_and_three_additions():
 def test_parameters_of_the_u_net_by_hand():
     """3x3 kernels: encoder 1-8-8-8-16-16-16-32-32-32, bottom 64, decoder mirrored, output 1."""
     widths = [1, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 32, 32, 32, 16, 16, 16, 8, 8, 8, 1]
-    expected = sum(9 * i * o + o for i, o in zip(widths, widths[1:], strict=False))
+    expected = sum(9 * i * o + o for i, o in itertools.pairwise(widths))
     assert sum(p.numel() for p in ResUNet(8).parameters()) == expected == 97_313
 
 
