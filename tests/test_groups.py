@@ -42,6 +42,27 @@ def test_flattened_channels_are_averaged():
     assert values.tolist() == [[7.5, 23.5]]  # means of 0..15 and 16..31
 
 
+def test_indices_scrambled_by_flatten_after_a_residual():
+    """On the way back through a flatten Torch-Pruning loses the order: indices must stay paired with their roots."""
+
+    def residual(m, x):
+        x = m.source(x)
+        y = m.inner(x)
+        return m.flat(torch.flatten(x + y, 1)), m.reader(y)
+
+    model = Net(
+        residual,
+        source=nn.Conv2d(1, 32, 1),
+        inner=nn.Conv2d(32, 32, 1),
+        flat=nn.Linear(32 * 16, 1),
+        reader=nn.Conv2d(32, 1, 1),
+    )
+    group = group_of_source(model)
+    assert any(list(indices) != sorted(indices) for _, indices in group)
+    values = reduce_over_readers(group, {model.reader: torch.arange(32.0).unsqueeze(0)}, "mean")
+    assert values[0].tolist() == list(range(32))
+
+
 def test_gated_halves():
     """`a * b` of two chunks: both halves are read as one, and the second half's roots are dropped by the merge."""
 

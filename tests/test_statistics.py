@@ -72,6 +72,30 @@ def test_a_tensor_that_several_layers_read_is_added_up_once(monkeypatch):
     assert len(result.region_means) == 5
 
 
+def test_a_tensor_that_changed_in_place_is_added_up_again():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.source, self.first, self.second = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 1, 1), nn.Conv2d(3, 1, 1)
+
+        def forward(self, x):
+            x = self.source(x)
+            return self.first(x) + self.second(x.mul_(2))
+
+    model = InPlace()
+    means = collect(model, calibration()).region_means
+    torch.testing.assert_close(means[model.second], 2 * means[model.first])
+
+
+def test_signed_activations_count_by_magnitude():
+    model = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.Conv2d(2, 1, 1))
+    model[0].weight.data = torch.tensor([[-3.0, 0], [0, 1.0]]).view(2, 2, 1, 1)
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., :4] = 1
+    image = torch.ones(1, 2, 8, 8) * torch.tensor([1.0, -1.0]).repeat(4)  # its mean is 0
+    assert collect(model, [(image, target)]).region_means[model[1]].tolist() == [[3, 1], [3, 1]]
+
+
 def test_a_layer_that_runs_twice_counts_both_inputs():
     class Shared(nn.Module):
         def __init__(self):
