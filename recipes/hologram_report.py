@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchprune_spatial.regions import RegionMasks, regions_from_target
 
@@ -34,6 +34,9 @@ STYLES = {
     "thinet": ("#CC79A7", "P"),
     "taylor": ("#56B4E9", "X"),
 }
+
+
+COST_TICKS = [1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100]
 
 
 def write_report(experiment: HologramPruning, results: pd.DataFrame, command: str, seconds: float) -> list[Path]:
@@ -114,8 +117,8 @@ def performance_figure(results: pd.DataFrame) -> plt.Figure:
                 rows = rows.sort_values(cost)
                 axis.plot(rows[cost], scale * rows[score], color=colour, marker=marker, label=_label(criterion))
             axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(FuncFormatter("{0:g}".format))
-            axis.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "235" else ""))
+            axis.xaxis.set(major_locator=FixedLocator(COST_TICKS), minor_locator=NullLocator())
+            axis.xaxis.set_major_formatter("{x:g}")
             axis.grid(which="both", alpha=0.25)
     axes[0, 0].set_yscale("log")
     for axis, label in zip(axes[1], costs.values(), strict=True):

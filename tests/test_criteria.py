@@ -355,7 +355,7 @@ class TwoOutputs(nn.Module):
 def test_features_that_are_returned_are_not_pruned(mode):
     model = TwoOutputs(mode)
     pruner = make_pruner(model, SpatialMaskImportance(calibration()))
-    with pytest.warns(UserWarning, match="outputs of the network") as caught:
+    with pytest.warns(UserWarning, match="outputs of the network, so they are not pruned") as caught:
         pruner.step()
     assert {name for name in ("'a'", "'b'", "'c'") if any(name in str(w.message) for w in caught)} == {"'b'", "'c'"}
     assert (model.a.out_channels, model.b.out_channels, model.c.out_channels) == (4, 8, 4)
@@ -375,6 +375,27 @@ def test_a_global_residual_keeps_the_output():
     assert (model.inner.out_channels, model.last.out_channels) == (3, 2)
 
 
+def test_channels_that_only_a_recurrent_layer_reads_are_left_with_a_warning():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.features = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+            self.rows, self.output = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 1)
+
+        def forward(self, x):
+            x = self.features(self.first(x)).mean(3).transpose(1, 2)
+            return self.output(self.rows(x)[0])
+
+    model = Recurrent()
+    graph = tp.DependencyGraph().build_dependency(model, EXAMPLE)
+    importance = SpatialMaskImportance(calibration())
+    group = graph.get_pruning_group(model.features, tp.prune_conv_out_channels, list(range(6)))
+    with pytest.warns(UserWarning, match="'features': no convolution or linear layer reads these channels"):
+        assert importance(group) is None
+    group = graph.get_pruning_group(model.first, tp.prune_conv_out_channels, list(range(4)))
+    assert importance(group).shape == (4,)
+
+
 def test_ignored_outputs_do_not_warn():
     model = plain_net()
     pruner = tp.pruner.BasePruner(
@@ -389,7 +410,7 @@ def test_frozen_layers_are_traced_and_stay_frozen():
     model = TwoOutputs("tuple")
     pruner = make_pruner(model, SpatialMaskImportance(calibration()))
     model.requires_grad_(False)
-    with pytest.warns(UserWarning, match="outputs of the network"):
+    with pytest.warns(UserWarning, match="outputs of the network, so they are not pruned"):
         pruner.step()
     assert model.b.out_channels == 8
     assert not any(p.requires_grad for p in (model.b.bias, model.c.bias))
@@ -511,14 +532,14 @@ def test_channels_last_changes_nothing():
 @pytest.mark.parametrize("mode", ["autocast", "bfloat16", "float64"])
 def test_other_precisions_give_nearly_the_same_means(mode):
     data, model = calibration(), plain_net()
-    expected = SpatialMaskImportance(data).statistics(group_of(model, "0")._DG).region_means[model[3]]
+    expected = SpatialMaskImportance(data).statistics(group_of(model, "0")._DG).means[model[3]]
     graph = group_of(model, "0")._DG
     if mode == "autocast":
         with torch.autocast("cpu", torch.bfloat16):
-            means = SpatialMaskImportance(data).statistics(graph).region_means[model[3]]
+            means = SpatialMaskImportance(data).statistics(graph).means[model[3]]
     else:
         model.to(getattr(torch, mode))
-        means = SpatialMaskImportance(data).statistics(graph).region_means[model[3]]
+        means = SpatialMaskImportance(data).statistics(graph).means[model[3]]
     torch.testing.assert_close(means, expected, rtol=0.02, atol=1e-3)
 
 
@@ -582,6 +603,7 @@ BAD_DATA = {
     "mask without a batch": ([(x, t, t[0, 0] > 0.5) for x, t in DATA], {}, "mask has shape"),
     "0/255 labels": ([(x, t, (255 * (t > 0.5)).byte()) for x, t in DATA], {}, "255"),
     "mask is no tensor": (DATA, {"masks": lambda x, t: None if x is None else t.numpy()}, "masks is a ndarray"),
+    "mask is None": (DATA, {"masks": lambda x, t: None}, "masks is a NoneType"),
     "no object": (DATA, {"threshold": 5.0}, "threshold=5.0 leaves every image without an object.*otsu"),
     "no background": (DATA, {"threshold": -1.0}, "threshold=-1.0 leaves every image without background"),
     "constant targets": ([(x, torch.ones_like(t)) for x, t in DATA], {"threshold": "otsu"}, "without an object"),

@@ -95,13 +95,14 @@ class CalibrationData:
         return (*parts, None, None)[:3]
 
     def _regions(self, inputs: Any, target: Any, mask: Any) -> torch.Tensor:
-        images = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.ndim >= 3]
-        spatial_dims = images[0].ndim - 2 if images else 2
+        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+        spatial_dims = max((tensor.ndim - 2 for tensor in tensors if tensor.ndim > 2), default=2)
+        images = [tensor for tensor in tensors if tensor.ndim == spatial_dims + 2]
         source = "masks" if self.masks is not None else "the loader's mask"
         if self.masks is not None:
             with torch.no_grad():
                 mask = self.masks(inputs, target)
-        if mask is None:
+        if mask is None and self.masks is None:
             if not isinstance(target, torch.Tensor):
                 raise ValueError(
                     f"target is a {type(target).__name__}, not a tensor: let `loader` yield (input, target, mask), or "

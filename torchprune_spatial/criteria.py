@@ -95,15 +95,12 @@ class SpatialMaskImportance(tp.importance.Importance):
     def __call__(self, group: Group) -> torch.Tensor | None:
         """Score the channels of a group: ``[len(group[0].idxs)]``, or None if they must not be pruned."""
         statistics = self.statistics(group._DG)
-        if outputs := writers_in(group, statistics.output_layers):
-            self._warn_outputs(outputs, group._DG)
+        if writers_in(group) & statistics.output_layers:
+            self._warn_not_pruned(group, "these channels are outputs of the network", statistics.output_layers)
             return None
-        per_layer = {
-            layer: torch.cat([means, statistics.overall_means[layer].unsqueeze(0)])
-            for layer, means in statistics.region_means.items()
-        }
-        means = reduce_over_readers(group, per_layer, self.group_reduction)
+        means = reduce_over_readers(group, statistics.means, self.group_reduction)
         if means is None:
+            self._warn_not_pruned(group, "no convolution or linear layer reads these channels")
             return None
         scores = union_scores(means[:-1], means[-1])
         if self.normalizer is None:
@@ -117,14 +114,16 @@ class SpatialMaskImportance(tp.importance.Importance):
             self._state = _state(graph.model)
         return self._statistics
 
-    def _warn_outputs(self, layers: set[nn.Module], graph: DependencyGraph) -> None:
+    def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
+        """Warn once a layer, naming the layers that write the group's channels."""
+        names = channel_layers(group._DG)
+        layers = writers_in(group) & (names.keys() if among is None else among)
         if layers <= self._warned:
             return
         self._warned |= layers
-        names = ", ".join(sorted(repr(name) for layer, name in channel_layers(graph).items() if layer in layers))
         warnings.warn(
-            f"{names}: these channels are outputs of the network and are not pruned; list the layers in ignored_layers "
-            "to silence this warning",
+            f"{', '.join(sorted(repr(names[layer]) for layer in layers))}: {reason}, so they are not pruned; list the "
+            "layers in ignored_layers to silence this warning",
             stacklevel=2,
         )
 

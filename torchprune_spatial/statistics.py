@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch_pruning.dependency import DependencyGraph
 
 from .calibration import CalibrationData, Forward, call_model
-from .groups import OutputTrace, channel_layers, producers_of
+from .groups import channel_layers, producers_of
+from .outputs import OutputTrace
 from .regions import RegionMasks
 
 CELLS = ("auto", "pure", "coverage")
@@ -26,13 +27,12 @@ class RegionStatistics:
     """Activation statistics of a network, by the layer that reads the channels.
 
     Attributes:
-        region_means: mean of ``|activation|`` over the cells of each region, ``[regions, in_channels]`` float64.
-        overall_means: the same over all the regions together, ``[in_channels]``.
+        means: mean of ``|activation|`` over the cells of each region, and last of all the regions together:
+            ``[regions + 1, in_channels]`` float64.
         output_layers: layers whose channels are outputs of the network.
     """
 
-    region_means: dict[nn.Module, torch.Tensor]
-    overall_means: dict[nn.Module, torch.Tensor]
+    means: dict[nn.Module, torch.Tensor]
     output_layers: set[nn.Module]
 
 
@@ -163,7 +163,7 @@ def collect_statistics(
         )
     present = collector.areas > 0
     _check_regions(present, data)
-    region_means, overall_means = {}, {}
+    means = {}
     for layer, sums in collector.sums.items():
         sums = sums.for_regions(len(present))
         activation, weight = sums.activation[:, present].cpu(), sums.weight[:, present].cpu()
@@ -178,9 +178,9 @@ def collect_statistics(
             )
         pure, covered = activation / weight.unsqueeze(2)
         by_coverage = without_pure_cell if cells == "auto" else torch.full_like(without_pure_cell, cells == "coverage")
-        region_means[layer] = torch.where(by_coverage.unsqueeze(1), covered, pure)
-        overall_means[layer] = activation[1].sum(0) / weight[1].sum()
-    return RegionStatistics(region_means, overall_means, output_layers)
+        overall = activation[1].sum(0) / weight[1].sum()
+        means[layer] = torch.cat([torch.where(by_coverage.unsqueeze(1), covered, pure), overall.unsqueeze(0)])
+    return RegionStatistics(means, output_layers)
 
 
 def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:
