@@ -102,3 +102,24 @@ def test_a_u_net_with_transposed_convolutions_and_concatenation():
     prune(model, SpatialMaskImportance(loader), example)
     assert model(example).shape == (1, 2, 32, 32)
     assert [up.out_channels for up in model.up] == [8, 4]
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_signals_and_volumes(dims):
+    convolution, pool = getattr(nn, f"Conv{dims}d"), getattr(nn, f"MaxPool{dims}d")
+    model = nn.Sequential(
+        *(convolution(1, 8, 3, padding=1), nn.ReLU(), pool(2)),
+        *(convolution(8, 8, 3, padding=1), nn.ReLU(), convolution(8, 2, 3, padding=1)),
+    )
+    image = torch.randn(2, 1, *[8] * dims)
+    target = torch.zeros_like(image)
+    target[:, :, 2:6] = 1
+    graph = tp.DependencyGraph().build_dependency(model, image)
+    means = SpatialMaskImportance([(image, target)]).statistics(graph).means[model[3]]
+    with torch.no_grad():
+        pooled = model[:3](image).double()  # the object covers cells 1 and 2 of 4 of the first axis, and these wholly
+    inside, outside = pooled[:, :, [1, 2]], pooled[:, :, [0, 3]]
+    axes = (0, *range(2, dims + 2))
+    torch.testing.assert_close(means[:2], torch.stack([inside.mean(axes), outside.mean(axes)]), rtol=1e-5, atol=1e-7)
+    prune(model, SpatialMaskImportance([(image, target)]), image[:1])
+    assert (model[0].out_channels, model[3].out_channels, model[5].out_channels) == (4, 4, 2)
