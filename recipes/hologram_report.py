@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+import torch_pruning as tp
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchprune_spatial.regions import RegionMasks, regions_from_target
@@ -40,11 +41,12 @@ COST_TICKS = [1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100]
 
 
 def write_report(experiment: HologramPruning, results: pd.DataFrame, command: str, seconds: float) -> list[Path]:
-    """Write ``reconstructions.png``, ``masks.png``, ``performance.png`` and ``report.md``; return the files."""
-    output = experiment.output
+    """Write ``report.md`` and its figures; return the files that a reader wants to open."""
+    output, strongest = experiment.output, results["keep_fraction"].min()
     figures = {
-        "reconstructions.png": reconstructions_figure(experiment, results),
+        "reconstructions.png": reconstructions_figure(experiment, results, strongest),
         "masks.png": masks_figure(experiment),
+        "filters.png": filters_figure(experiment, strongest),
         "performance.png": performance_figure(results),
     }
     for name, figure in figures.items():
@@ -56,10 +58,9 @@ def write_report(experiment: HologramPruning, results: pd.DataFrame, command: st
     return [output / name for name in ("results.csv", "report.md", *figures)]
 
 
-def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame) -> plt.Figure:
-    """Test holograms, their targets, and what the unpruned and the most pruned networks make of them."""
-    strongest = results.loc[results["criterion"] != UNPRUNED, "keep_fraction"].min()
-    rows = results[(results["criterion"] == UNPRUNED) | (results["keep_fraction"] == strongest)]
+def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, keep_fraction: float) -> plt.Figure:
+    """Test holograms, their targets, and what the unpruned network and those pruned to a fraction make of them."""
+    rows = results[results["keep_fraction"].isin([1.0, keep_fraction])]
     reconstructions = [
         np.load(experiment.output / "examples" / f"{r.criterion}_{r.keep_fraction:g}.npy") for r in rows.itertuples()
     ]
@@ -95,6 +96,28 @@ def masks_figure(experiment: HologramPruning) -> plt.Figure:
         axis.set_title(f"object coverage on {grid} x {grid}\n{int(pure.sum())} pure cells", fontsize=9)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def filters_figure(experiment: HologramPruning, keep_fraction: float) -> plt.Figure:
+    """Each filter's mean activation in the object and in the background, and which ones the spatial mask keeps."""
+    base, (holograms, targets) = experiment.base, experiment.validation[:]
+    importance = tp.importance.SpatialMaskImportance(list(zip(holograms.split(50), targets.split(50), strict=True)))
+    graph = tp.DependencyGraph().build_dependency(base, holograms[:1].to(experiment.device))
+    middle = {f"encoder, level {i + 1}": level[1:] for i, level in enumerate(base.encoder)}
+    middle |= {f"decoder, level {3 - i}": level[1:] for i, level in enumerate(base.decoder)}
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")
+    for axis, (name, (layer, reader)) in zip(axes.flat, middle.items(), strict=True):
+        channels = layer.out_channels
+        group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(channels)))
+        kept = importance(group) >= importance(group).topk(int(keep_fraction * channels)).values[-1]
+        inside, outside = importance.statistics(graph).means[reader][:2]
+        for chosen, label, face in ((kept, "kept", None), (~kept, "removed", "none")):
+            axis.scatter(outside[chosen], inside[chosen], edgecolors="#0072B2", facecolors=face, label=label)
+        axis.set_title(name, fontsize=9)
+    figure.supxlabel("mean activation in the background")
+    figure.supylabel("mean activation in the object")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
@@ -180,6 +203,11 @@ budget. The epoch with the lowest validation loss is kept. Δacc is the accuracy
 The masks that the spatial criterion sees, from a target thresholded at 0.5:
 
 ![A target and the coverage of its object at each level of the network](masks.png)
+
+Filters of the base network, and those that the spatial criterion keeps at {results["keep_fraction"].min():g}: the
+highest in the object, and the furthest to the right in the background.
+
+![Mean activation of each filter in the object and in the background, kept or removed](filters.png)
 
 Channels of the twenty layers, in the order of the forward, by the fraction kept:
 

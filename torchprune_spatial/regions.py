@@ -67,7 +67,7 @@ def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_di
             "callable (input, target) -> mask"
         )
     image = target.double() if target.ndim == spatial_dims + 1 else target.double().mean(1)
-    level = otsu_threshold(image) if threshold == "otsu" else torch.full_like(image[:, :1].flatten(1)[:, 0], threshold)
+    level = otsu_threshold(image) if threshold == "otsu" else image.new_full((len(image),), threshold)
     inside = image > level.view(-1, *[1] * spatial_dims)
     return torch.stack([inside, ~inside], 1).float()
 

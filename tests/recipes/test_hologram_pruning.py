@@ -59,7 +59,7 @@ def test_from_command_to_report(run, tmp_path):
     assert (results["compression"] == results["parameters"][0] / results["parameters"]).all()
     assert (results["speedup"] == results["flops"][0] / results["flops"]).all()
     report = (tmp_path / "report.md").read_text()
-    for name in ("reconstructions.png", "masks.png", "performance.png"):
+    for name in ("reconstructions.png", "masks.png", "filters.png", "performance.png"):
         assert (tmp_path / name).stat().st_size > 10_000
         assert name in report
         assert str(tmp_path / name) in printed
