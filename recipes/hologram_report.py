@@ -110,7 +110,8 @@ def filters_figure(experiment: HologramPruning, keep_fraction: float) -> plt.Fig
     for axis, (name, (layer, reader)) in zip(axes.flat, middle.items(), strict=True):
         channels = layer.out_channels
         group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(channels)))
-        kept = importance(group) >= importance(group).topk(int(keep_fraction * channels)).values[-1]
+        scores = importance(group)
+        kept = scores >= scores.topk(int(keep_fraction * channels)).values[-1]
         inside, outside = importance.statistics(graph).means[reader][:2]
         for chosen, label, face in ((kept, "kept", None), (~kept, "removed", "none")):
             axis.scatter(outside[chosen], inside[chosen], edgecolors="#0072B2", facecolors=face, label=label)
