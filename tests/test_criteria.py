@@ -633,6 +633,7 @@ def test_bad_data_is_explained_and_the_model_untouched(data, options, message):
     [
         ({"loader": (batch for batch in DATA)}, TypeError, "loader is a generator.*list"),
         ({"loader": 3}, TypeError, "loader is a int"),
+        ({"loader": TensorDataset(torch.zeros(2, 1))}, TypeError, r"loader is a dataset.*DataLoader\(dataset"),
         ({"loader": DATA, "threshold": "median"}, ValueError, "threshold is 'median'.*otsu"),
         ({"loader": DATA, "threshold": float("nan")}, ValueError, "threshold is nan"),
         ({"loader": DATA, "masks": torch.ones(2)}, TypeError, "masks is a Tensor.*loader"),
@@ -674,8 +675,11 @@ def test_non_finite_inputs_are_told_from_bad_layers():
 
 def test_a_network_with_no_prunable_layer():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
+    group = group_of(model, "0")
+    before = snapshot(model)
     with pytest.raises(ValueError, match="no prunable layer: every layer writes"):
-        SpatialMaskImportance(DATA)(group_of(model, "0"))
+        SpatialMaskImportance(DATA)(group)
+    assert_untouched(model, before)
 
 
 def test_an_exception_in_the_forward_leaves_the_model_as_it_was():

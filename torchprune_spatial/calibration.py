@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset, IterableDataset
 
 from .regions import RegionMasks, regions_from_mask, regions_from_target
 
@@ -42,6 +43,11 @@ class CalibrationData:
             raise TypeError(
                 f"loader is a {type(loader).__name__}, which can be read only once, but statistics are taken again "
                 "after each pruning step: pass the DataLoader itself, or list(loader)"
+            )
+        if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+            raise TypeError(
+                f"loader is a dataset ({type(loader).__name__}), which yields single items; expected batches: pass "
+                "DataLoader(dataset, batch_size=...)"
             )
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
             raise TypeError(f"loader is a {type(loader).__name__}; expected an iterable of batches, as a DataLoader")
