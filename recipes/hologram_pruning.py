@@ -82,7 +82,7 @@ PRESETS = {
         train_images=3000,
         test_images=1000,
         training=Training(epochs=12, learning_rate=2e-3, batch_size=16, one_cycle=True),
-        retraining=Training(epochs=4, learning_rate=2e-3, batch_size=16, one_cycle=True),
+        retraining=Training(epochs=4, learning_rate=1e-3, batch_size=16, one_cycle=True),
         classifier_epochs=8,
         keep_fractions=(0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
     ),

@@ -75,7 +75,8 @@ def train(
 ) -> int:
     """Train in place, and keep the epoch whose validation loss is lowest (section 4.3 of the spatial-mask paper).
 
-    After each epoch the state is saved in ``folder``, and a call with the same folder goes on from there, to the same
+    The start counts as an epoch, so that retraining cannot leave a network worse than it was (ours; the paper does not
+    say). After each epoch the state is saved in ``folder``, and a call with the same folder goes on from there, to the same
     weights as without the interruption.
 
     Args:
@@ -90,7 +91,7 @@ def train(
         seed: seeds the order of the batches.
 
     Returns:
-        The best epoch, from 1; 0 if there is none to train.
+        The best epoch, from 1; 0 if it was best at the start.
     """
     if training.epochs == 0:
         return 0
@@ -107,9 +108,10 @@ def train(
     prepared, optimizer, schedule, train_loader, validation_loader = accelerator.prepare(
         model, optimizer, schedule, train_loader, DataLoader(validation_data, training.batch_size)
     )
-    progress = {"epoch": 0, "best_epoch": 0, "best_loss": float("inf")}
-    best_weights = _weights(model)
-    if (checkpoint := _latest(folder)) is not None:
+    if (checkpoint := _latest(folder)) is None:
+        progress = {"epoch": 0, "best_epoch": 0, "best_loss": _mean_loss(prepared, loss, validation_loader)}
+        best_weights = _weights(model)
+    else:
         accelerator.load_state(str(checkpoint))
         progress = json.loads((checkpoint / PROGRESS_FILE).read_text())
         best_weights = load_file(checkpoint / BEST_FILE)

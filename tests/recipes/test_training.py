@@ -58,7 +58,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, one
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, monkeypatch):
-    losses, weights = iter([3.0, 1.0, 2.0]), []
+    losses, weights = iter([4.0, 3.0, 1.0, 2.0]), []  # the first is the start
 
     def validation_loss(model, loss, loader):
         weights.append(next(model.parameters()).detach().clone())
@@ -67,7 +67,17 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, monkeypatch
     monkeypatch.setattr(training, "_mean_loss", validation_loss)
     model, best = fit(tmp_path, epochs=3)
     assert best == 2
-    torch.testing.assert_close(next(model.parameters()), weights[1])
+    torch.testing.assert_close(next(model.parameters()), weights[2])
+
+
+def test_training_that_only_harms_is_undone(tmp_path, monkeypatch):
+    losses = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(training, "_mean_loss", lambda *args: next(losses))
+    torch.manual_seed(0)
+    expected = nn.Linear(3, 8).weight
+    model, best = fit(tmp_path, epochs=2)
+    assert best == 0
+    torch.testing.assert_close(model[0].weight, expected)
 
 
 def test_no_epochs_leave_the_network_as_it_is(tmp_path):
