@@ -192,8 +192,9 @@ def _markdown(experiment: HologramPruning, results: pd.DataFrame, command: str, 
 {_bullets(facts)}
 
 Every criterion keeps the same number of filters in each layer, `int(kept * channels)`, and retrains with the same
-budget. The epoch with the lowest validation loss is kept, the start included. Δacc is the accuracy of a digit classifier on the targets
-({100 * (base["accuracy"] + base["delta_accuracy"]):.1f} %) less its accuracy on the reconstructions.
+budget. The epoch with the lowest validation loss is kept, the start included. Δacc is the accuracy of a digit
+classifier on the targets ({100 * (base["accuracy"] + base["delta_accuracy"]):.1f} %) less its accuracy on the
+reconstructions.
 
 {table.to_markdown(index=False, disable_numparse=True)}
 

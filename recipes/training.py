@@ -76,8 +76,8 @@ def train(
     """Train in place, and keep the epoch whose validation loss is lowest (section 4.3 of the spatial-mask paper).
 
     The start counts as an epoch, so that retraining cannot leave a network worse than it was (ours; the paper does not
-    say). After each epoch the state is saved in ``folder``, and a call with the same folder goes on from there, to the same
-    weights as without the interruption.
+    say). After each epoch the state is saved in ``folder``, and a call with the same folder goes on from there, to the
+    same weights as without the interruption.
 
     Args:
         model: the network; ends with the weights of the best epoch.
