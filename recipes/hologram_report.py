@@ -7,7 +7,6 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -21,10 +20,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchprune_spatial.regions import RegionMasks, regions_from_target
 
-if TYPE_CHECKING:
-    from .hologram_pruning import HologramPruning
+from .hologram_experiment import UNPRUNED, HologramPruning
 
-UNPRUNED = "unpruned"
 # Okabe and Ito's palette for the colour-blind; a marker each, so that the figures survive a black and white print.
 STYLES = {
     "random": ("#999999", "o"),

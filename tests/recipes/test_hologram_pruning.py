@@ -7,8 +7,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from recipes import hologram_pruning
-from recipes.hologram_pruning import CRITERIA, PRESETS, count_cost, main, parse_arguments, prune
+from recipes import hologram_experiment
+from recipes.hologram_experiment import CRITERIA, count_cost, prune
+from recipes.hologram_pruning import PRESETS, main, parse_arguments
 from recipes.training import Training
 from recipes.unet import ResUNet
 
@@ -71,7 +72,7 @@ def test_from_command_to_report(run, tmp_path):
 def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
     whole, _ = run()
     other = tmp_path / "killed"
-    calls, original = [], hologram_pruning.prune
+    calls, original = [], hologram_experiment.prune
 
     def killed(base, criterion, *rest):
         calls.append(criterion)
@@ -79,7 +80,7 @@ def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(base, criterion, *rest)
 
-    monkeypatch.setattr(hologram_pruning, "prune", killed)
+    monkeypatch.setattr(hologram_experiment, "prune", killed)
     arguments = ["--device", "cpu", "--output", str(other)]
     with pytest.raises(SystemExit, match="the same command goes on"):
         main(arguments)

@@ -1,0 +1,270 @@
+"""The hologram pruning experiment: data, base network, pruned and retrained networks, results, in one folder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import torchprune_spatial  # noqa: F401 - registers the criteria on tp.importance
+
+from .digits import load_digits
+from .holography import HologramSimulation
+from .training import Hardware, Training, save_weights, train
+from .unet import ResUNet, digit_classifier
+
+UNPRUNED = "unpruned"
+CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
+    "random": lambda loader: tp.importance.RandomImportance(),
+    # Li et al. 2017: the sum of |weights| of the filter itself, so neither its norm nor the layers after it.
+    "weight_sum": lambda loader: tp.importance.GroupMagnitudeImportance(p=1, group_reduction="first", normalizer=None),
+    "spatial_mask": lambda loader: tp.importance.SpatialMaskImportance(loader, threshold=0.5),
+}
+EXAMPLES = 6
+"""Test images whose reconstructions are kept for the figure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Sizes of one experiment. The paper's are the preset ``paper``; its number of channels is not published."""
+
+    simulation: HologramSimulation
+    width: int
+    train_images: int
+    test_images: int
+    training: Training
+    retraining: Training
+    classifier_epochs: int
+    keep_fractions: tuple[float, ...]
+    validation_images: int = 200
+
+
+class HologramPruning:
+    """The experiment in one output folder: data, classifier, base network, one pruned network a row of results.
+
+    Args:
+        preset: sizes.
+        seed: seeds the networks, their training, the noise of the holograms and the random criterion. The choice of the
+            test digits is fixed.
+        hardware: device and mixed precision.
+        output: folder of results; what it holds already is not computed again.
+    """
+
+    def __init__(self, preset: Preset, seed: int, hardware: Hardware, output: Path):
+        self.preset, self.seed, self.hardware, self.output = preset, seed, hardware, output
+        self.device = hardware.accelerator().device
+        self._claim_folder()
+        self._simulate()
+
+    def run(self, criteria: Iterable[str], keep_fractions: Iterable[float]) -> pd.DataFrame:
+        """Fill in the missing rows of ``results.csv`` and return it."""
+        self.classifier = self._network("classifier", digit_classifier, self._train_classifier)
+        self.base = self._network("base", lambda: ResUNet(self.preset.width), self._train_base)
+        self.base_cost = count_cost(self.base, self.test[:1][0])
+        if self._missing(UNPRUNED, 1.0):
+            self._record(UNPRUNED, 1.0, self.base, {})
+        for keep_fraction in keep_fractions:
+            for criterion in criteria:
+                if self._missing(criterion, keep_fraction):
+                    self._prune_and_retrain(criterion, keep_fraction)
+        return self.results
+
+    def _claim_folder(self) -> None:
+        """Remember what was asked for, so that a folder never mixes two experiments."""
+        settings = {
+            "preset": dataclasses.asdict(self.preset),
+            "seed": self.seed,
+            "mixed_precision": self.hardware.mixed_precision,
+        }
+        settings = json.loads(json.dumps(settings))
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "examples").mkdir(exist_ok=True)
+        file = self.output / "settings.json"
+        if not file.exists():
+            write_atomically(file, json.dumps(settings, indent=1))
+        elif (found := json.loads(file.read_text())) != settings:
+            changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
+            raise ValueError(
+                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or "
+                "delete it"
+            )
+        results = self.output / "results.csv"
+        self.results = pd.read_csv(results) if results.exists() else pd.DataFrame()
+
+    def _simulate(self) -> None:
+        """Simulate all the holograms: training, validation and test digits never overlap."""
+        p, (digits, self.labels) = self.preset, load_digits()
+        count = p.test_images + p.validation_images + p.train_images
+        digits, generator = digits[:count], torch.Generator().manual_seed(self.seed)
+        holograms, targets = [], []
+        for part in tqdm(digits.split(100), desc="simulating holograms", leave=False):
+            holograms.append(p.simulation.holograms(part.to(self.device), generator).cpu())
+            targets.append(p.simulation.targets(part))
+        sizes = p.test_images, p.validation_images, p.train_images
+        pairs = zip(torch.cat(holograms).split(sizes), torch.cat(targets).split(sizes), strict=True)
+        self.test, self.validation, self.training_data = (TensorDataset(*pair) for pair in pairs)
+
+    def _network(self, name: str, build: Callable[[], nn.Module], fit: Callable[[nn.Module], None]) -> nn.Module:
+        """A trained network: loaded if it is there, else trained and saved."""
+        set_seed(self.seed)
+        network, file = build(), self.output / f"{name}.safetensors"
+        if file.exists():
+            network.load_state_dict(load_file(file))
+        else:
+            fit(network)
+            save_weights(network, file)
+            self._drop_checkpoints()
+        return network.to(self.device).eval()
+
+    def _train_classifier(self, classifier: nn.Module) -> None:
+        """On all the digits that are not test digits (the paper: 10,000 images)."""
+        digits, labels = (data[self.preset.test_images :] for data in load_digits())
+        digits, labels = digits.unsqueeze(1).split([len(digits) - 500, 500]), labels.split([len(labels) - 500, 500])
+        data, validation = (TensorDataset(*pair) for pair in zip(digits, labels, strict=True))
+        training = Training(self.preset.classifier_epochs, learning_rate=2e-3, batch_size=64, one_cycle=True)
+        self._train(classifier, training, F.cross_entropy, data, validation, "digit classifier")
+
+    def _train_base(self, network: nn.Module) -> None:
+        self._train_reconstruction(network, self.preset.training, "base network")
+
+    def _train_reconstruction(self, network: nn.Module, training: Training, description: str) -> int:
+        loss = F.binary_cross_entropy_with_logits
+        return self._train(network, training, loss, self.training_data, self.validation, description)
+
+    def _train(self, network, training, loss, data, validation, description) -> int:
+        folder = self.output / "checkpoints" / description.replace(" ", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        return train(
+            network,
+            training,
+            loss,
+            data,
+            validation,
+            folder=folder,
+            description=description,
+            hardware=self.hardware,
+            seed=self.seed,
+        )
+
+    def _missing(self, criterion: str, keep_fraction: float) -> bool:
+        if self.results.empty:
+            return True
+        same = (self.results["criterion"] == criterion) & np.isclose(self.results["keep_fraction"], keep_fraction)
+        return not same.any()
+
+    def _prune_and_retrain(self, criterion: str, keep_fraction: float) -> None:
+        start = time.perf_counter()
+        calibration = DataLoader(self.validation, self.preset.training.batch_size)
+        network = prune(self.base, criterion, keep_fraction, calibration, self.seed)
+        mse_pruned = self._evaluate(network)["mse"]
+        best_epoch = self._train_reconstruction(network, self.preset.retraining, f"{criterion} {keep_fraction:g}")
+        extra = {
+            "mse_before_retraining": mse_pruned,
+            "best_epoch": best_epoch,
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        self._record(criterion, keep_fraction, network, extra)
+
+    def _record(self, criterion: str, keep_fraction: float, network: nn.Module, extra: dict) -> None:
+        """Evaluate, keep the example reconstructions, add a row to ``results.csv``."""
+        evaluation = self._evaluate(network)
+        np.save(self.output / "examples" / f"{criterion}_{keep_fraction:g}.npy", evaluation.pop("examples"))
+        cost = count_cost(network, self.test[:1][0])
+        channels = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+        row = {
+            "criterion": criterion,
+            "keep_fraction": keep_fraction,
+            **cost,
+            "compression": self.base_cost["parameters"] / cost["parameters"],
+            "speedup": self.base_cost["flops"] / cost["flops"],
+            **evaluation,
+            **extra,
+            "channels": " ".join(map(str, channels)),
+            "seed": self.seed,
+        }
+        self.results = pd.concat([self.results, pd.DataFrame([row])], ignore_index=True)
+        write_atomically(self.output / "results.csv", self.results.to_csv(index=False))
+        self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
+        shutil.rmtree(self.output / "checkpoints", ignore_errors=True)
+
+    @torch.no_grad()
+    def _evaluate(self, network: nn.Module) -> dict:
+        """Test MSE; accuracy of the classifier on the reconstructions, and how much less than on the targets."""
+        network.to(self.device).eval()
+        squared_error, correct, correct_on_targets, examples = 0.0, 0, 0, []
+        labels = self.labels[: len(self.test)]
+        for (holograms, targets), label in zip(DataLoader(self.test, 100), labels.split(100), strict=True):
+            targets, label = targets.to(self.device), label.to(self.device)
+            images = network(holograms.to(self.device)).sigmoid()
+            squared_error += (images - targets).square().mean((1, 2, 3)).sum().item()
+            correct += self._recognised(images, label)
+            correct_on_targets += self._recognised(targets, label)
+            examples.append(images[:EXAMPLES].cpu())
+        accuracy, reference = correct / len(self.test), correct_on_targets / len(self.test)
+        return {
+            "mse": squared_error / len(self.test),
+            "accuracy": accuracy,
+            "delta_accuracy": reference - accuracy,
+            "examples": examples[0].half().numpy(),
+        }
+
+    def _recognised(self, images: torch.Tensor, labels: torch.Tensor) -> int:
+        return (self.classifier(self.preset.simulation.crop_digits(images)).argmax(1) == labels).sum().item()
+
+
+def prune(base: nn.Module, criterion: str, keep_fraction: float, calibration: Iterable, seed: int) -> nn.Module:
+    """A copy of the base network that keeps a fraction of the filters of each layer, the rest really removed.
+
+    Args:
+        base: a `ResUNet`.
+        criterion: key of `CRITERIA`.
+        keep_fraction: the paper's ``fract``: each layer keeps ``int(fraction * channels)`` filters.
+        calibration: batches ``(hologram, target)`` for the criteria that need data.
+        seed: for the random criterion.
+    """
+    set_seed(seed)
+    network = copy.deepcopy(base)
+    holograms, _ = next(iter(calibration))
+    pruner = tp.pruner.BasePruner(
+        network,
+        holograms[:1].to(next(base.parameters()).device),
+        importance=CRITERIA[criterion](calibration),
+        pruning_ratio=1 - keep_fraction,
+        ignored_layers=[network.output],
+    )
+    pruner.step()
+    return network
+
+
+def count_cost(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """Parameters, and FLOPs of one image (two per multiplication, as torch counts them), on the meta device."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        copy.deepcopy(network).to("meta")(example.to("meta"))
+    return {"parameters": sum(p.numel() for p in network.parameters()), "flops": counter.get_total_flops()}
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, file)
