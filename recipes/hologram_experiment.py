@@ -27,7 +27,7 @@ import torchprune_spatial  # noqa: F401 - registers the criteria on tp.importanc
 
 from .digits import load_digits
 from .holography import HologramSimulation
-from .training import Hardware, Training, save_weights, train
+from .training import Hardware, Loss, Training, save_weights, train
 from .unet import ResUNet, digit_classifier
 
 UNPRUNED = "unpruned"
@@ -148,7 +148,15 @@ class HologramPruning:
         loss = F.binary_cross_entropy_with_logits
         return self._train(network, training, loss, self.training_data, self.validation, description)
 
-    def _train(self, network, training, loss, data, validation, description) -> int:
+    def _train(
+        self,
+        network: nn.Module,
+        training: Training,
+        loss: Loss,
+        data: TensorDataset,
+        validation: TensorDataset,
+        description: str,
+    ) -> int:
         folder = self.output / "checkpoints" / description.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         return train(
