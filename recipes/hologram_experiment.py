@@ -94,8 +94,7 @@ class HologramPruning:
             "mixed_precision": self.hardware.mixed_precision,
         }
         settings = json.loads(json.dumps(settings))
-        self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / "examples").mkdir(exist_ok=True)
+        (self.output / "examples").mkdir(parents=True, exist_ok=True)
         file = self.output / "settings.json"
         if not file.exists():
             write_atomically(file, json.dumps(settings, indent=1))

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from .hologram_experiment import CRITERIA, HologramPruning, Preset
 from .hologram_report import write_report
@@ -108,18 +109,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run the experiment and write its report."""
     options = parse_arguments(arguments)
+    options.command = "python -m recipes.hologram_pruning " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
+            _run(options)
+    except Timeout:
+        sys.exit(f"error: --output: another run is writing to {options.output}; wait for it or choose another folder")
+    except KeyboardInterrupt:
+        sys.exit(f"\nstopped; the same command goes on from {options.output}")
+
+
+def _run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     hardware = Hardware(options.device, options.mixed_precision)
     try:
         experiment = HologramPruning(PRESETS[options.preset], options.seed, hardware, options.output)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    try:
-        results = experiment.run(options.criteria, options.keep_fractions)
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command goes on from {options.output}")
-    command = "python -m recipes.hologram_pruning " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    files = write_report(experiment, results, command, time.perf_counter() - start)
+    results = experiment.run(options.criteria, options.keep_fractions)
+    files = write_report(experiment, results, options.command, time.perf_counter() - start)
     print(results.drop(columns=["channels", "seed"]).to_string(index=False, float_format="{:.4g}".format))
     print("\nwritten:", *files, sep="\n  ")
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from filelock import FileLock
 
 from recipes import hologram_experiment
 from recipes.hologram_experiment import CRITERIA, count_cost, prune
@@ -104,6 +105,11 @@ def test_a_folder_of_another_experiment_is_refused(run, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"--output.*other settings \(seed\).*another folder"):
         run("--seed", "1")
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 0
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(run, tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(SystemExit, match="--output: another run is writing"):
+        run()
 
 
 @pytest.mark.parametrize(
