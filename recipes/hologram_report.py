@@ -20,7 +20,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchprune_spatial.regions import RegionMasks, regions_from_target
 
-from .hologram_experiment import UNPRUNED, HologramPruning
+from .files import replacing
+from .hologram_experiment import CRITERIA, UNPRUNED, HologramPruning
 
 # Okabe and Ito's palette for the colour-blind; a marker each, so that the figures survive a black and white print.
 STYLES = {
@@ -32,8 +33,6 @@ STYLES = {
     "thinet": ("#CC79A7", "P"),
     "taylor": ("#56B4E9", "X"),
 }
-
-
 COST_TICKS = [1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100]
 
 
@@ -47,11 +46,11 @@ def write_report(experiment: HologramPruning, results: pd.DataFrame, command: st
         "performance.png": performance_figure(results),
     }
     for name, figure in figures.items():
-        partial = output / f"{name}.partial"
-        figure.savefig(partial, dpi=130, bbox_inches="tight", format="png")
-        os.replace(partial, output / name)
+        with replacing(output / name) as partial:
+            figure.savefig(partial, dpi=130, bbox_inches="tight", format="png")
         plt.close(figure)
-    (output / "report.md").write_text(_markdown(experiment, results, command, seconds))
+    with replacing(output / "report.md") as partial:
+        partial.write_text(_markdown(experiment, results, command, seconds))
     return [output / name for name in ("results.csv", "report.md", *figures)]
 
 
@@ -98,9 +97,9 @@ def masks_figure(experiment: HologramPruning) -> plt.Figure:
 
 def filters_figure(experiment: HologramPruning, keep_fraction: float) -> plt.Figure:
     """Each filter's mean activation in the object and in the background, and which ones the spatial mask keeps."""
-    base, (holograms, targets) = experiment.base, experiment.validation[:]
-    importance = tp.importance.SpatialMaskImportance(list(zip(holograms.split(50), targets.split(50), strict=True)))
-    graph = tp.DependencyGraph().build_dependency(base, holograms[:1].to(experiment.device))
+    base, (hologram, _) = experiment.base, experiment.validation[:1]
+    importance = CRITERIA["spatial_mask"](experiment.calibration)
+    graph = tp.DependencyGraph().build_dependency(base, hologram.to(experiment.device))
     middle = {f"encoder, level {i + 1}": level[1:] for i, level in enumerate(base.encoder)}
     middle |= {f"decoder, level {3 - i}": level[1:] for i, level in enumerate(base.decoder)}
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")

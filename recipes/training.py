@@ -17,6 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from .files import replacing
+
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -141,10 +143,9 @@ def train(
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Save the parameters and buffers as safetensors, by one rename."""
-    partial = file.with_name(file.name + ".partial")
-    save_file(_weights(model), partial)
-    os.replace(partial, file)
+    """Save the parameters and buffers as safetensors."""
+    with replacing(file) as partial:
+        save_file(_weights(model), partial)
 
 
 PROGRESS_FILE, BEST_FILE = "progress.json", "best.safetensors"

@@ -1,7 +1,6 @@
 """One network of each kind that people prune: it is pruned by half and its outputs keep their shapes."""
 
 import copy
-import warnings
 
 import pytest
 import timm
@@ -11,6 +10,8 @@ import torchvision
 from torch import nn
 
 from torchprune_spatial import SpatialMaskImportance
+
+from .pruning import prune
 
 
 def tv(name, **options):
@@ -29,13 +30,6 @@ NETWORKS = {
     "timm efficientnet": lambda: timm.create_model("efficientnet_b0"),
     "timm features": lambda: timm.create_model("resnet18", features_only=True),
 }
-
-
-def prune(model, importance, example):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tp.pruner.BasePruner(model, example, importance=importance, pruning_ratio=0.5).step()
-    return model.eval()
 
 
 def shapes(output):
