@@ -82,7 +82,8 @@ def test_scores_agree_with_plain_loops(model, cells, seed):
     model.eval()
     expected, identities = plain_scores(model, data, cells), model.channel_identities()
     names = {layer: name for name, layer in model.layers.items()}
-    importance = SpatialMaskImportance(data, cells=cells)
+    importance = SpatialMaskImportance(data, cells=cells, normalizer=None)
+    comparable = SpatialMaskImportance(importance.calibration, cells=cells)
     scored = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -94,6 +95,9 @@ def test_scores_agree_with_plain_loops(model, cells, seed):
                 continue
             rows = [expected[i] for i in identities[model.written_by(root)]]
             torch.testing.assert_close(scores, torch.tensor(plain_union_scores(rows), dtype=torch.float64))
+            assert order(comparable(group)) == order(scores)
+            best = [max(row[r] / (max(other[r] for other in rows) or 1) for r in (0, 1)) for row in rows]
+            assert sorted(comparable(group).tolist()) == pytest.approx(sorted(best), abs=1e-7)
             scored += 1
     assert scored > 0
 

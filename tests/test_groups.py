@@ -4,9 +4,13 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from torchprune_spatial.groups import reduce_over_readers
+from torchprune_spatial.groups import members_that_read, reduce_over_members
 
 IMAGE = torch.zeros(1, 1, 4, 4)
+
+
+def reduce_over_readers(group, per_layer, reduction):
+    return reduce_over_members(members_that_read(group, per_layer), per_layer, reduction, len(group[0].idxs))
 
 
 def group_of_source(model):

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import torchprune_spatial
 from torchprune_spatial import SpatialMaskImportance
+from torchprune_spatial.measurements import RegionMeans
 
 from .networks import calibration, plain_net
 from .pruning import EXAMPLE, group_of, prune
@@ -126,14 +127,14 @@ def test_channels_last_changes_nothing():
 @pytest.mark.parametrize("mode", ["autocast", "bfloat16", "float64"])
 def test_other_precisions_give_nearly_the_same_means(mode):
     data, model = calibration(), plain_net()
-    expected = SpatialMaskImportance(data).statistics(group_of(model, "0")._DG).means[model[3]]
+    expected = SpatialMaskImportance(data).statistics(group_of(model, "0")._DG).values[RegionMeans()][model[3]]
     graph = group_of(model, "0")._DG
     if mode == "autocast":
         with torch.autocast("cpu", torch.bfloat16):
-            means = SpatialMaskImportance(data).statistics(graph).means[model[3]]
+            means = SpatialMaskImportance(data).statistics(graph).values[RegionMeans()][model[3]]
     else:
         model.to(getattr(torch, mode))
-        means = SpatialMaskImportance(data).statistics(graph).means[model[3]]
+        means = SpatialMaskImportance(data).statistics(graph).values[RegionMeans()][model[3]]
     torch.testing.assert_close(means, expected, rtol=0.02, atol=1e-3)
 
 

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from torchprune_spatial import SpatialMaskImportance
+from torchprune_spatial.measurements import RegionMeans
 
 from .pruning import prune
 
@@ -63,7 +64,8 @@ def test_a_vision_transformer_ranks_its_mlp_by_token_position(image_size):
     rows, columns = image_size[0] // 16, image_size[1] // 16
     grid = hidden[0][:, 1:].abs().unflatten(1, (rows, columns)).double()
     expected = torch.stack([grid[:, :, : columns // 2].mean((0, 1, 2)), grid[:, :, columns // 2 :].mean((0, 1, 2))])
-    torch.testing.assert_close(statistics.means[model.blocks[0].mlp.fc2][:-1], expected, rtol=1e-5, atol=1e-7)
+    means = statistics.values[RegionMeans()][model.blocks[0].mlp.fc2][:-1]
+    torch.testing.assert_close(means, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_u_net_with_transposed_convolutions_and_concatenation():
@@ -109,7 +111,7 @@ def test_signals_and_volumes(dims):
     target = torch.zeros_like(image)
     target[:, :, 2:6] = 1
     graph = tp.DependencyGraph().build_dependency(model, image)
-    means = SpatialMaskImportance([(image, target)]).statistics(graph).means[model[3]]
+    means = SpatialMaskImportance([(image, target)]).statistics(graph).values[RegionMeans()][model[3]]
     with torch.no_grad():
         pooled = model[:3](image).double()  # the object covers cells 1 and 2 of 4 of the first axis, and these wholly
     inside, outside = pooled[:, :, [1, 2]], pooled[:, :, [0, 3]]

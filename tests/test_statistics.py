@@ -3,22 +3,24 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from torchprune_spatial import statistics
+from torchprune_spatial import measurements
 from torchprune_spatial.calibration import CalibrationData
+from torchprune_spatial.measurements import RegionMeans
 from torchprune_spatial.statistics import collect_statistics
 
 from .networks import ProgramNet, calibration
 
 
-def collect(model, data, **options):
+def collect(model, data, cells="auto"):
+    """Region means, by the layer that reads the channels."""
     graph = tp.DependencyGraph().build_dependency(model, torch.zeros(1, 2, 8, 8))
-    return collect_statistics(graph, CalibrationData(data, 0.5), **options)
+    return collect_statistics(graph, CalibrationData(data, 0.5), [RegionMeans(cells)]).values[RegionMeans(cells)]
 
 
 def assert_same(one, other):
-    assert one.means.keys() == other.means.keys()
-    for layer, means in one.means.items():
-        torch.testing.assert_close(other.means[layer], means)
+    assert one.keys() == other.keys()
+    for layer, means in one.items():
+        torch.testing.assert_close(other[layer], means)
 
 
 @pytest.fixture
@@ -33,13 +35,13 @@ def test_batches_do_not_matter(model, batch):
 
 def test_chunks_do_not_matter(model, monkeypatch):
     expected = collect(model, calibration())
-    monkeypatch.setattr(statistics, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(measurements, "CHUNK_ELEMENTS", 1)
     assert_same(expected, collect(model, calibration()))
 
 
 def test_sums_are_float64_and_one_number_a_channel_and_region(model):
     result = collect(model, calibration())
-    for layer, means in result.means.items():
+    for layer, means in result.items():
         assert means.dtype == torch.float64
         assert means.shape == (3, layer.in_channels)
 
@@ -48,7 +50,7 @@ def test_many_batches_keep_their_precision():
     """2,000 batches of the same image: float32 sums would drift in the fifth digit."""
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 1, 1))
     (batch,) = calibration(images=1, batch=1)
-    once, often = (collect(model, [batch] * count).means[model[1]] for count in (1, 2000))
+    once, often = (collect(model, [batch] * count)[model[1]] for count in (1, 2000))
     torch.testing.assert_close(often, once, rtol=1e-12, atol=0)
 
 
@@ -64,11 +66,11 @@ def test_a_tensor_that_several_layers_read_is_added_up_once(monkeypatch):
             x = torch.relu_(self.source(x))
             return self.output(torch.cat([branch(x) for branch in self.branches], 1))
 
-    calls, add_up = [], statistics._Collector._sum
-    monkeypatch.setattr(statistics._Collector, "_sum", lambda self, x: calls.append(1) or add_up(self, x))
+    calls, add_up = [], RegionMeans.measure
+    monkeypatch.setattr(RegionMeans, "measure", lambda self, reading: calls.append(1) or add_up(self, reading))
     result = collect(Inception(), calibration(images=2, batch=2))
     assert len(calls) == 3  # the image, the relu, the concatenation
-    assert len(result.means) == 5
+    assert len(result) == 5
 
 
 def test_a_tensor_that_changed_in_place_is_added_up_again():
@@ -82,7 +84,7 @@ def test_a_tensor_that_changed_in_place_is_added_up_again():
             return self.first(x) + self.second(x.mul_(2))
 
     model = InPlace()
-    means = collect(model, calibration()).means
+    means = collect(model, calibration())
     torch.testing.assert_close(means[model.second], 2 * means[model.first])
 
 
@@ -92,7 +94,7 @@ def test_signed_activations_count_by_magnitude():
     target = torch.zeros(1, 1, 8, 8)
     target[..., :4] = 1
     image = torch.ones(1, 2, 8, 8) * torch.tensor([1.0, -1.0]).repeat(4)  # its mean is 0
-    assert collect(model, [(image, target)]).means[model[1]].tolist() == [[3, 1]] * 3
+    assert collect(model, [(image, target)])[model[1]].tolist() == [[3, 1]] * 3
 
 
 def test_a_layer_that_runs_twice_counts_both_inputs():
@@ -109,7 +111,7 @@ def test_a_layer_that_runs_twice_counts_both_inputs():
     model = Shared()
     result = collect(model, calibration(images=2, batch=2))
     expected = torch.stack(model.read).double().mean((0, 1, 3, 4))
-    torch.testing.assert_close(result.means[model.shared][-1], expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(result[model.shared][-1], expected, rtol=1e-6, atol=0)
 
 
 def test_pure_cells_and_coverage_by_hand():
@@ -123,9 +125,9 @@ def test_pure_cells_and_coverage_by_hand():
     data = [(image, None, mask)]
     expected = {"auto": [10, 35], "pure": [10, 35], "coverage": [15 / 1.25, (15 + 30 + 40) / 2.75]}
     for cells, means in expected.items():
-        assert collect(model, data, cells=cells).means[model[2]][:-1, 0].tolist() == pytest.approx(means)
+        assert collect(model, data, cells=cells)[model[2]][:-1, 0].tolist() == pytest.approx(means)
     mask[0, 0, 0] = False  # no pure object cell is left: auto falls back to coverage for the object, and only for it
-    assert collect(model, data).means[model[2]][:-1, 0].tolist() == pytest.approx([(9.375 + 5) / 1.1875, 35])
+    assert collect(model, data)[model[2]][:-1, 0].tolist() == pytest.approx([(9.375 + 5) / 1.1875, 35])
 
 
 def test_an_image_without_object_still_counts_in_the_background():
@@ -134,5 +136,5 @@ def test_an_image_without_object_still_counts_in_the_background():
     target = torch.zeros(2, 1, 8, 8)
     target[0, :, :4] = 1
     image = torch.cat([torch.full((1, 2, 8, 8), 1.0), torch.full((1, 2, 8, 8), 4.0)])
-    means = collect(model, [(image, target)]).means[model[1]]
+    means = collect(model, [(image, target)])[model[1]]
     assert means[:, 0].tolist() == pytest.approx([1, (32 * 1 + 64 * 4) / 96, (64 * 1 + 64 * 4) / 128])

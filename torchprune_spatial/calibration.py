@@ -61,10 +61,13 @@ class CalibrationData:
         self.loader, self.threshold, self.masks = loader, threshold, masks
         self._passes = 0
 
-    def batches(self, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, RegionMasks]]:
+    def batches(
+        self, device: torch.device, dtype: torch.dtype, with_regions: bool = True
+    ) -> Iterator[tuple[Any, RegionMasks | None]]:
         """Yield the inputs and the regions of each batch, on ``device``; floating inputs as ``dtype``.
 
-        ``masks`` is called with the tensors that are already there.
+        ``masks`` is called with the tensors that are already there. Without regions the loader may yield inputs alone,
+        and targets of any kind.
 
         Raises:
             ValueError: the loader is empty or exhausted, yields only inputs, or a mask fits neither the input nor the
@@ -74,8 +77,11 @@ class CalibrationData:
         empty = True
         for batch in self.loader:
             empty = False
-            inputs, target, mask = self._unpack(batch)
+            inputs, target, mask = self._unpack(batch, with_regions)
             inputs = tree_map(lambda leaf: _to(leaf, device, dtype), inputs)
+            if not with_regions:
+                yield inputs, None
+                continue
             target, mask = (tree_map(lambda leaf: _to(leaf, device), part) for part in (target, mask))
             yield inputs, RegionMasks(self._regions(inputs, target, mask).to(device))
         if empty:
@@ -85,14 +91,14 @@ class CalibrationData:
                 + ("a loader that can be iterated more than once" if again else "at least one batch to calibrate on")
             )
 
-    def _unpack(self, batch: Any) -> tuple[Any, Any, Any]:
+    def _unpack(self, batch: Any, with_regions: bool) -> tuple[Any, Any, Any]:
         parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         if len(parts) > 3 or not parts:
             raise ValueError(
                 f"loader yielded a {type(batch).__name__} of {len(parts)} items; expected (input, target) or "
                 "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target)"
             )
-        if len(parts) == 1 and self.masks is None:
+        if len(parts) == 1 and self.masks is None and with_regions:
             raise ValueError(
                 f"loader yielded only inputs (a {type(batch).__name__}); the criterion has to know where the objects "
                 "are: let `loader` yield (input, target) or (input, target, mask), or pass `masks`, a callable "

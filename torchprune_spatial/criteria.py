@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
-from .calibration import CalibrationData, Forward, Masks, call_model
-from .groups import REDUCTIONS, channel_layers, reduce_over_readers, writers_in
-from .selection import union_scores
-from .statistics import CELLS, RegionStatistics, collect_statistics
+from .calibration import Forward, Masks
+from .groups import CHANNEL_LAYERS, members_that_write, reduce_over_members
+from .importance import CalibratedImportance, ChannelImportance, Normalizer
+from .measurements import CELLS, MeanMagnitude, Measurement, RegionMeans, ZeroShare
+from .outputs import output_layers_in
+from .selection import in_order_of, top_count, union_of_tops, union_scores
+from .statistics import Calibration, evaluating
 
 
-class SpatialMaskImportance(tp.importance.Importance):
+class SpatialMaskImportance(CalibratedImportance):
     """Rank each filter separately inside the object and in the background, and keep the best of both.
 
     Scherrer, Quiniou, Selmaoui-Folcher, "Élagage de filtres par masques spatiaux", EGC, section 3 and Algorithm 1. For
     networks that generate images, where filters ranked by their overall activation lose small objects.
 
-    The score of a channel is the larger of its ranks among the channels of its group, one rank a region, by mean
-    activation in that region (see `union_scores`). Where this differs from the paper:
+    A channel ranks by the larger of its ranks among the channels of its group, one rank a region, by mean activation
+    in that region (see `union_scores`), so that what a pruner keeps is a union of top sets. Where this differs from
+    the paper:
 
     - activations are measured where they are read, at the input of the next layers, so that a channel is scored as
       the network uses it: activated, pooled or upsampled, and after a residual addition as the sum;
@@ -33,7 +37,8 @@ class SpatialMaskImportance(tp.importance.Importance):
     - means pool the cells of all the calibration images, and a region without any pure cell on a coarse grid is
       weighted by coverage, because the literal rule is undefined there (see ``cells``);
     - any number of regions, instead of two. Where a layer reads no map of positions (after global pooling or
-      flattening), all the regions see the same mean.
+      flattening), all the regions see the same mean;
+    - the number of channels kept is the pruner's; for the paper's, see `pruning_ratio_dict`.
 
     The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
     whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
@@ -43,7 +48,7 @@ class SpatialMaskImportance(tp.importance.Importance):
         loader: calibration batches ``(input, target)`` or ``(input, target, mask)``; some hundred images do (the
             paper: 200 validation images). Must be iterable again and again, as a ``DataLoader`` or a list. Tensors are
             moved to the model's device and floating inputs to its dtype; target and mask may be of another size than
-            the input (super-resolution).
+            the input (super-resolution). Or a `Calibration` that several criteria share.
         threshold: what makes a target pixel part of the object when there is no mask: a number in the target's units,
             or ``"otsu"`` for one threshold an image. The object is above it.
         masks: callable ``(input, target) -> mask``, such as a segmentation model; takes the place of the threshold and
@@ -53,8 +58,11 @@ class SpatialMaskImportance(tp.importance.Importance):
             ``"pure"`` (the paper's literal rule; raises where it is undefined) or ``"coverage"``.
         group_reduction: as in Torch-Pruning, how a channel that several layers read gets one value: ``"mean"``,
             ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
-        normalizer: as in Torch-Pruning, how a group's scores are scaled for global pruning: None (ranks compare across
-            layers as they are), ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ... or a callable.
+        normalizer: how scores of different layers compare, for global pruning (the paper's "globalwise" configuration,
+            section 6, which it does not specify). The region means of a layer are scaled by it, each region by itself,
+            and each channel has its best. ``"max"``, the default, leaves no layer empty; any other of Torch-Pruning's,
+            or a callable ``[channels] -> [channels]``. With None a score is a rank in 0..1, so that global pruning
+            removes one common fraction of every layer. The order inside a layer is always Algorithm 1's.
         forward: callable ``(model, input) -> output`` for models that are not called as ``model(input)``. By default a
             dict is passed as keywords and a tuple or list as positional arguments, as Torch-Pruning does.
 
@@ -70,65 +78,181 @@ class SpatialMaskImportance(tp.importance.Importance):
 
     def __init__(
         self,
-        loader: Iterable,
+        loader: Iterable | Calibration,
         threshold: float | str = 0.5,
         *,
         masks: Masks | None = None,
         cells: str = "auto",
         group_reduction: str = "mean",
-        normalizer: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        normalizer: Normalizer = "max",
         forward: Forward | None = None,
     ):
-        for name, value, choices in (("cells", cells, CELLS), ("group_reduction", group_reduction, REDUCTIONS)):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
-        self.data = CalibrationData(loader, threshold, masks)
-        self.cells = cells
-        self.group_reduction = group_reduction
-        self.normalizer = normalizer
-        self.forward = forward or call_model
-        self._statistics: RegionStatistics | None = None
-        self._state: tuple | None = None
-        self._warned: set[nn.Module] = set()
-
-    @torch.no_grad()
-    def __call__(self, group: Group) -> torch.Tensor | None:
-        """Score the channels of a group: ``[len(group[0].idxs)]``, or None if they must not be pruned."""
-        statistics = self.statistics(group._DG)
-        if writers_in(group) & statistics.output_layers:
-            self._warn_not_pruned(group, "these channels are outputs of the network", statistics.output_layers)
-            return None
-        means = reduce_over_readers(group, statistics.means, self.group_reduction)
-        if means is None:
-            self._warn_not_pruned(group, "no convolution or linear layer reads these channels")
-            return None
-        scores = union_scores(means[:-1], means[-1])
-        if self.normalizer is None:
-            return scores
-        return tp.importance.GroupMagnitudeImportance()._normalize(scores.float(), self.normalizer)
-
-    def statistics(self, graph: DependencyGraph) -> RegionStatistics:
-        """Statistics of the graph's network, taken now if it changed since they were last taken."""
-        if self._state != _state(graph.model):
-            self._statistics = collect_statistics(graph, self.data, self.forward, self.cells)
-            self._state = _state(graph.model)
-        return self._statistics
-
-    def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
-        """Warn once a layer, naming the layers that write the group's channels."""
-        names = channel_layers(group._DG)
-        layers = writers_in(group) & (names.keys() if among is None else among)
-        if layers <= self._warned:
-            return
-        self._warned |= layers
-        warnings.warn(
-            f"{', '.join(sorted(repr(names[layer]) for layer in layers))}: {reason}, so they are not pruned; list the "
-            "layers in ignored_layers to silence this warning",
-            stacklevel=2,
+        if cells not in CELLS:
+            raise ValueError(f"cells is {cells!r}; expected one of {', '.join(map(repr, CELLS))}")
+        self.measurement = RegionMeans(cells)
+        super().__init__(
+            loader,
+            threshold,
+            masks=masks,
+            forward=forward,
+            group_reduction=group_reduction,
+            normalizer=normalizer,
         )
 
+    def pruning_ratio_dict(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        keep_fraction: float,
+        ignored_layers: list[nn.Module] | None = None,
+        **options: Any,
+    ) -> dict[nn.Module, float]:
+        """The paper's selection: ratios with which a pruner keeps the union of the two top sets of each layer.
 
-def _state(model: nn.Module) -> tuple:
-    """Changes when channels are removed or parameters are trained or loaded in place (not with writes to ``.data``)."""
-    tensors = (*model.parameters(), *model.buffers())
-    return weakref.ref(model), [(t.shape, 0 if t.is_inference() else t._version) for t in tensors]
+        Algorithm 1 fixes the size of the top sets, not of their union, which differs from layer to layer: between
+        ``fract`` and twice ``fract`` for two regions.
+
+        Args:
+            model: the network, not pruned yet.
+            example_inputs: as for the pruner.
+            keep_fraction: the paper's ``fract``, in 0..1; the top sets hold `top_count` filters, at least one.
+            ignored_layers: as for the pruner.
+            options: other arguments of ``tp.pruner.BasePruner`` that shape the groups, such as ``num_heads``,
+                ``unwrapped_parameters`` or ``customized_pruners``.
+
+        Returns:
+            Ratio by layer, for the pruner's ``pruning_ratio_dict``. Where channels must go together in sets (grouped
+            convolutions, attention heads), Torch-Pruning averages the scores of a set, and the union's number of
+            channels is rounded up to whole sets.
+
+        Example:
+            >>> ratios = importance.pruning_ratio_dict(model, example_inputs, keep_fraction=0.3)
+            >>> pruner = tp.pruner.BasePruner(model, example_inputs, importance, pruning_ratio_dict=ratios)
+            >>> pruner.step()
+        """
+        top_count(keep_fraction, 1)
+        options = {"in_channel_groups": {}, "out_channel_groups": {}, **options}
+        with evaluating(model):
+            pruner = tp.pruner.BasePruner(
+                model, example_inputs, importance=self, ignored_layers=ignored_layers, **options
+            )
+        ratios = {}
+        for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
+            if self(group) is None:
+                continue
+            means = self._values(group, self.measurement)
+            channels = means.shape[1]
+            kept = int(union_of_tops(means[:-1], means[-1], top_count(keep_fraction, channels)).sum())
+            sets = pruner._get_channel_groups(group)
+            writer = next(
+                dep.target.module
+                for dep, _ in group
+                if pruner.DG.is_out_channel_pruning_fn(dep.handler)
+                and isinstance(dep.target.module, tuple(pruner.root_module_types))
+            )
+            # Torch-Pruning keeps int(channels * (1 - ratio))
+            ratios[writer] = max(0.0, 1 - (math.ceil(kept / sets) + 0.5) / (channels // sets))
+        return ratios
+
+    def _measurements(self) -> list[Measurement]:
+        return [self.measurement]
+
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        means = self._values(group, self.measurement)
+        if means is None:
+            return None
+        ranks = union_scores(means[:-1], means[-1])
+        if self.normalizer is None:
+            return ranks, means[-1]
+        best = torch.stack([self._normalized(region) for region in means[:-1]]).amax(0)
+        return in_order_of(ranks, best), ranks
+
+
+class MeanActivationImportance(CalibratedImportance):
+    """Keep the filters with the highest mean activation (the spatial-mask paper's "Mean-mean", Table 1).
+
+    ``s_ij = 1/N sum_k mean(Y_i[:, :, j])`` over N calibration images. Here the mean is of ``|activation|``, the same
+    after ReLU, and is taken where the next layers read the channel: behind activation, norm, pooling and addition.
+
+    Args:
+        loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
+            criteria share.
+        group_reduction, normalizer: see `ChannelImportance`.
+        forward: see `SpatialMaskImportance`.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable | Calibration,
+        *,
+        group_reduction: str = "mean",
+        normalizer: Normalizer = "max",
+        forward: Forward | None = None,
+    ):
+        super().__init__(loader, forward=forward, group_reduction=group_reduction, normalizer=normalizer)
+
+    def _measurements(self) -> list[Measurement]:
+        return [MeanMagnitude()]
+
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        values = self._values(group, MeanMagnitude())
+        return None if values is None else (self._normalized(values[0]), values[0])
+
+
+class APoZImportance(MeanActivationImportance):
+    """Remove the filters whose activations are most often zero (average percentage of zeros).
+
+    Hu, Peng, Tai, Tang, "Network trimming: a data-driven neuron pruning approach towards efficient deep
+    architectures", arXiv:1607.03250, equation 1: ``APoZ_c = sum_k sum_j f(O_c,j(k) = 0) / (N M)`` over N images and M
+    positions. The score is ``1 - APoZ``. Equal shares are ordered by mean activation: where nothing is ever exactly
+    zero (GELU, SiLU, or behind a norm) that alone decides. Measured where the next layers read the channel, so behind
+    a max pooling fewer zeros are left than the paper counts.
+
+    Args:
+        loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
+            criteria share.
+        group_reduction, normalizer: see `ChannelImportance`.
+        forward: see `SpatialMaskImportance`.
+    """
+
+    def _measurements(self) -> list[Measurement]:
+        return [ZeroShare(), MeanMagnitude()]
+
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        zeros = self._values(group, ZeroShare())
+        return None if zeros is None else (self._normalized(1 - zeros[0]), self._values(group, MeanMagnitude())[0])
+
+
+class WeightSumImportance(ChannelImportance):
+    """Keep the filters with the largest sum of absolute weights.
+
+    Li, Kadav, Durdanovic, Samet, Graf, "Pruning filters for efficient convnets", ICLR 2017, section 3.1:
+    ``s_j = sum |F_j|``, of the filter itself: neither its bias nor its norm, nor the layers after it, which
+    ``tp.importance.GroupMagnitudeImportance`` counts in. Layers whose filters must go together (residual additions,
+    depthwise convolutions) are reduced by ``group_reduction``; the paper takes the shortcut's for residual blocks.
+
+    Needs no data. The outputs of the network are those that Torch-Pruning's graph shows; a feature map that is
+    returned and also used inside is not seen.
+
+    Args:
+        group_reduction, normalizer: see `ChannelImportance`.
+    """
+
+    _without_layers = "no convolution or linear layer writes these channels"
+
+    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+        return output_layers_in(graph)
+
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        members = members_that_write(group, {m for m in group._DG.module2node if isinstance(m, CHANNEL_LAYERS)})
+        sums = {member.layer: _filter_sums(member.layer).unsqueeze(0) for member in members}
+        values = reduce_over_members(members, sums, self.group_reduction, len(group[0].idxs))
+        return None if values is None else (self._normalized(values[0]), values[0])
+
+
+def _filter_sums(layer: nn.Module) -> torch.Tensor:
+    """Sum of the absolute weights of each filter of a convolution or linear layer: ``[out_channels]`` float64."""
+    weight = layer.weight.detach().double().abs().cpu()
+    if not getattr(layer, "transposed", False):
+        return weight.flatten(1).sum(1)
+    return weight.flatten(2).sum(2).unflatten(0, (layer.groups, -1)).sum(1).flatten()  # [in, out / groups, ...]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn as nn
@@ -61,61 +62,85 @@ REDUCTIONS: dict[str, Reduction] = {
     "first": _first,
     "gate": lambda values: _first(values.flip(0)),
 }
-"""Torch-Pruning's ``group_reduction`` over the layers that read a channel: ``[layers, ...]`` -> ``[...]``.
+"""Torch-Pruning's ``group_reduction`` over the layers of a channel: ``[layers, ...]`` -> ``[...]``.
 
-NaN stands for a layer that does not read the channel."""
+NaN stands for a layer that does not have the channel."""
 
 
-def reduce_over_readers(group: Group, per_layer: dict[nn.Module, torch.Tensor], reduction: str) -> torch.Tensor | None:
-    """Bring per-input-channel values of the layers that read a group to the group's own channels.
+@dataclass(frozen=True)
+class Member:
+    """A layer of a group: which of its channels belong to which of the group's.
 
-    Args:
-        group: group of Torch-Pruning; concatenation, split and flatten are mapped by its ``root_idxs``.
-        per_layer: ``[values, in_channels]`` of each layer that reads channels.
-        reduction: how a channel that several layers read gets one value, a key of `REDUCTIONS`. Several input channels
-            of one layer that belong to the same root channel (flatten) are averaged first.
-
-    Returns:
-        ``[values, channels]``, aligned with ``group[0].idxs``, or None if no layer reads any of the channels. A channel
-        that no layer reads gets 0.
+    Attributes:
+        layer: the layer.
+        channels: channels of the layer, ``[n]``.
+        positions: for each, the position of its root channel in ``group[0].idxs``, ``[n]``. One position may come
+            several times (flatten), and some may be missing.
     """
+
+    layer: nn.Module
+    channels: torch.Tensor
+    positions: torch.Tensor
+
+
+def members_that_write(group: Group, layers: Container[nn.Module]) -> list[Member]:
+    """Those of the layers that write channels of the group."""
+    return _members(group, group._DG.is_out_channel_pruning_fn, layers, list(group[0].root_idxs))
+
+
+def members_that_read(group: Group, layers: Container[nn.Module]) -> list[Member]:
+    """Those of the layers that read channels of the group."""
     roots = list(group[0].root_idxs)
-    reads = _reads(group, per_layer, roots)
-    if reads and (unread := _absent(reads)).any():
+    members = _members(group, group._DG.is_in_channel_pruning_fn, layers, roots)
+    unread = set(range(len(roots))).difference(*(member.positions.tolist() for member in members))
+    if members and unread:
         # Merging drops the second root of an index (chunk, split, cat of one tensor twice): ask for these alone.
         dep = group[0].dep
-        for position in unread.nonzero().flatten().tolist():
-            alone = group._DG.get_pruning_group(dep.target.module, dep.handler, [group[0].idxs[position]])
-            for read in _reads(alone, per_layer, [group[0].idxs[position]]):
-                wide = read.new_full((len(read), len(roots)), torch.nan)
-                wide[:, position] = read[:, 0]
-                reads.append(wide)
-    if not reads:
-        return None
-    values = REDUCTIONS[reduction](torch.stack(reads))
-    return torch.where(_absent(reads), 0.0, values)
+        for position in sorted(unread):
+            root = group[0].idxs[position]
+            alone = group._DG.get_pruning_group(dep.target.module, dep.handler, [root])
+            for member in _members(alone, group._DG.is_in_channel_pruning_fn, layers, [root]):
+                members.append(replace(member, positions=torch.full_like(member.positions, position)))
+    return members
 
 
-def _absent(reads: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(reads).isnan().all(0).all(0)
-
-
-def _reads(group: Group, per_layer: dict[nn.Module, torch.Tensor], roots: list[int]) -> list[torch.Tensor]:
-    """One ``[values, len(roots)]`` for each layer that reads the group, NaN where it does not read the channel."""
+def _members(
+    group: Group, takes_part: Callable[[Callable], bool], layers: Container[nn.Module], roots: list[int]
+) -> list[Member]:
     position = {root: i for i, root in enumerate(roots)}
-    reads = []
+    members = []
     for item in group.items:  # never sort item.idxs: they are paired with item.root_idxs
         layer = item.dep.target.module
-        if not isinstance(layer, nn.Module) or layer not in per_layer:
-            continue
-        if not group._DG.is_in_channel_pruning_fn(item.dep.handler):
+        if not isinstance(layer, nn.Module) or layer not in layers or not takes_part(item.dep.handler):
             continue
         pairs = [(i, position[r]) for i, r in zip(item.idxs, item.root_idxs, strict=True) if r in position]
-        if not pairs:
-            continue
-        channels, targets = torch.tensor(pairs).T
-        values = per_layer[layer][:, channels]
-        total = values.new_zeros(len(values), len(roots)).index_add_(1, targets, values)
-        count = values.new_zeros(len(roots)).index_add_(0, targets, torch.ones_like(values[0]))
-        reads.append(total / count)  # 0 / 0 = NaN: not read
-    return reads
+        if pairs:
+            members.append(Member(layer, *torch.tensor(pairs).T))
+    return members
+
+
+def reduce_over_members(
+    members: list[Member], per_layer: Mapping[nn.Module, torch.Tensor], reduction: str, channels: int
+) -> torch.Tensor | None:
+    """Bring values of the channels of several layers to the channels of their group.
+
+    Args:
+        members: the layers.
+        per_layer: ``[values, channels of the layer]`` of each.
+        reduction: how a channel of several layers gets one value, a key of `REDUCTIONS`. Several channels of one layer
+            that belong to the same root channel (flatten) are averaged first.
+        channels: number of channels of the group.
+
+    Returns:
+        ``[values, channels]``, aligned with ``group[0].idxs``, or None if there is no member. A channel that no member
+        has gets 0.
+    """
+    if not members:
+        return None
+    rows = []  # NaN where the layer does not have the channel
+    for member in members:
+        values = per_layer[member.layer][:, member.channels]
+        total = values.new_zeros(len(values), channels).index_add_(1, member.positions, values)
+        rows.append(total / torch.bincount(member.positions, minlength=channels))  # 0 / 0 = NaN
+    absent = torch.stack(rows).isnan().all(0).all(0)
+    return torch.where(absent, 0.0, REDUCTIONS[reduction](torch.stack(rows)))

@@ -7,6 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 import torch.nn as nn
+import torch_pruning as tp
+from torch_pruning.dependency import DependencyGraph
+from torch_pruning.dependency.node import Node
+
+from .groups import CHANNEL_LAYERS
 
 
 class OutputTrace:
@@ -59,6 +64,32 @@ class OutputTrace:
             if layer is None or _is_depthwise(layer):
                 pending.extend(parent for parent, _ in node.next_functions)
         return found
+
+
+def output_layers_in(graph: DependencyGraph) -> set[nn.Module]:
+    """Layers that write outputs as far as Torch-Pruning's graph shows: without running the network again.
+
+    A feature map that is returned and also used inside the network is not seen.
+    """
+    return {
+        layer
+        for layer, node in graph.module2node.items()
+        if isinstance(layer, CHANNEL_LAYERS) and _ends_in_output(node)
+    }
+
+
+def _ends_in_output(node: Node) -> bool:
+    pending, seen = [node], set()
+    while pending:
+        node = pending.pop()
+        if node.type == tp.ops.OPTYPE.OUTPUT or not node.outputs:
+            return True
+        for following in node.outputs:
+            stops = isinstance(following.module, CHANNEL_LAYERS) and not _is_depthwise(following.module)
+            if following not in seen and not stops:
+                seen.add(following)
+                pending.append(following)
+    return False
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:

@@ -1,8 +1,36 @@
-"""Algorithm 1 of the paper: ranking filters in each region and keeping the union of the best."""
+"""Algorithm 1 of the spatial-mask paper: ranking filters in each region and keeping the union of the best."""
 
 from __future__ import annotations
 
+import math
+
 import torch
+
+
+def top_count(keep_fraction: float, channels: int) -> int:
+    """How many filters ``>= quantile(importance, 1 - fract)`` keeps, for different importances (Algorithm 1).
+
+    The quantile with linear interpolation lies at position ``(channels - 1) * (1 - fract)`` of the sorted importances.
+    At least one filter is kept, also for ``fract = 0``.
+
+    Raises:
+        ValueError: the fraction is not in 0..1.
+    """
+    if not 0 <= keep_fraction <= 1:
+        raise ValueError(f"keep_fraction is {keep_fraction!r}; expected a fraction of the filters, in 0..1")
+    return channels - math.ceil((channels - 1) * (1 - keep_fraction) - 1e-9)
+
+
+def union_of_tops(region_means: torch.Tensor, overall_means: torch.Tensor, count: int) -> torch.Tensor:
+    """Which channels are in the top ``count`` of any region: ``[channels]`` bool.
+
+    Args:
+        region_means: mean activation of each channel in each region, ``[regions, channels]``.
+        overall_means: mean activation over all the regions, ``[channels]``; breaks ties, see `union_scores`.
+        count: size of each top set.
+    """
+    ranks = torch.stack([_ranks(means, overall_means) for means in region_means])
+    return (ranks >= ranks.shape[1] - count).any(0)
 
 
 def union_scores(region_means: torch.Tensor, overall_means: torch.Tensor) -> torch.Tensor:
@@ -25,6 +53,29 @@ def union_scores(region_means: torch.Tensor, overall_means: torch.Tensor) -> tor
     ranks = torch.stack([_ranks(means, overall_means) for means in region_means])
     tie_break = (ranks.sum(0) + ranks[0] / channels) / (regions * channels)  # in [0, 1)
     return (ranks.amax(0) + tie_break) / channels
+
+
+def in_order_of(order: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The same values, dealt out so that they rank the channels as ``order`` does: ``[channels]`` each."""
+    dealt = torch.empty_like(values)
+    dealt[order.argsort(stable=True)] = values.sort().values
+    return dealt
+
+
+def distinct(scores: torch.Tensor, tie_break: torch.Tensor) -> torch.Tensor:
+    """Scores that are all different, moved by 1e-9 of the largest at most a channel.
+
+    Torch-Pruning prunes arbitrary ones of tied channels, and under global pruning all of them or none.
+
+    Args:
+        scores: ``[channels]`` float64.
+        tie_break: orders equal scores, ``[channels]``; then the lower index is the better.
+    """
+    order = _ranks(scores, tie_break).argsort()
+    steps = torch.arange(len(scores), dtype=scores.dtype) * scores.abs().max().clamp_min(1e-30) * 1e-9
+    result = torch.empty_like(scores)
+    result[order] = (scores[order] - steps).cummax(0).values + steps
+    return result
 
 
 def _ranks(means: torch.Tensor, overall_means: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,289 @@
+"""ThiNet: the channels from which the next layer is best reconstructed."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn as nn
+from torch_pruning.dependency import Group
+
+from .calibration import Forward
+from .groups import CHANNEL_LAYERS, members_that_read
+from .importance import CalibratedImportance
+from .measurements import Measurement, Reading
+from .statistics import Calibration
+
+FORMS = ("tpami", "iccv")
+
+
+@dataclass(frozen=True)
+class Contributions(Measurement):
+    """How the input channels of a layer add up to its outputs: a Gram matrix, ``[channels, channels]`` float64.
+
+    A row of ``X`` is one sampled output value (image, position, filter) without its bias, split into what each input
+    channel contributes: ``y = sum_c x_c``, ``x_c = sum_k W[filter, c, k] input[c, position + k]``. The Gram matrix
+    ``X' X`` is all that both forms of ThiNet need of the samples.
+
+    A layer that does not mix channels (depthwise convolution, customized layer) gets the energies of its input
+    channels on the diagonal.
+
+    Attributes:
+        locations: samples an image (10 in the authors' code).
+        seed: seeds the sampling.
+    """
+
+    locations: int = 10
+    seed: int = 0
+    depends_on_layer: ClassVar[bool] = True
+
+    def measure(self, reading: Reading) -> torch.Tensor:
+        """Gram matrix of the rows sampled in this batch."""
+        if not mixes_channels(reading.layer):
+            return sum(part.double().square().sum((0, 2)) for part in reading.magnitudes()).diag()
+        generator = torch.Generator().manual_seed(self.seed * 2**20 + reading.batch)
+        rows = contributions(reading.layer, reading.x, self.locations, generator).double()
+        return rows.mT @ rows
+
+    def result(self, total: torch.Tensor, present: torch.Tensor, reader: str) -> torch.Tensor:
+        """The sum itself."""
+        return total.cpu()
+
+
+def mixes_channels(layer: nn.Module) -> bool:
+    """Whether an output channel of the layer is a weighted sum of several input channels."""
+    groups = getattr(layer, "groups", 1)
+    return isinstance(layer, CHANNEL_LAYERS) and (groups == 1 or layer.in_channels > groups)
+
+
+def contributions(layer: nn.Module, x: torch.Tensor, locations: int, generator: torch.Generator) -> torch.Tensor:
+    """What each input channel contributes to sampled outputs of a convolution or linear layer.
+
+    Args:
+        layer: convolution (of one to three dimensions, strided, dilated, grouped, transposed) or linear layer.
+        x: its input, ``[batch, channels, *grid]``; for a linear layer the features come second too.
+        locations: samples an image.
+        generator: chooses filters and positions, uniformly.
+
+    Returns:
+        ``[batch * locations, channels]`` float32; the sum over channels is the output without its bias.
+    """
+    convolution = isinstance(layer, nn.modules.conv._ConvNd)
+    groups, transposed = getattr(layer, "groups", 1), getattr(layer, "transposed", False)
+    batch, channels, *grid = x.shape
+    count = batch * locations
+    out_channels = layer.out_channels if convolution else layer.out_features
+    image = torch.arange(batch, device=x.device).repeat_interleave(locations)
+    filters = torch.randint(out_channels, (count,), generator=generator).to(x.device)
+    group = filters // (out_channels // groups)
+
+    weight = layer.weight.detach().flatten(2) if convolution else layer.weight.detach().unsqueeze(2)
+    if transposed:  # [in, out / groups, kernel]
+        weight = weight.unflatten(0, (groups, -1))[group, :, filters % (out_channels // groups)]
+    else:  # [out, in / groups, kernel]
+        weight = weight[filters]
+    cells, valid = _cells_under(layer, grid, count, generator) if convolution else _any_cell(grid, count, generator)
+    cells, valid = cells.to(x.device), valid.to(x.device)
+    inputs = x.flatten(2) if grid else x.unsqueeze(2)
+    inputs = inputs.unflatten(1, (groups, -1))[image[:, None], group[:, None], :, cells]  # [count, kernel, in / groups]
+    sums = torch.einsum("nkc,nck->nc", inputs.float() * valid.unsqueeze(2), weight.float())
+    rows = sums.new_zeros(count, groups, channels // groups)
+    rows[torch.arange(count, device=x.device), group] = sums
+    return rows.flatten(1)
+
+
+def _any_cell(grid: list[int], count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    cells = torch.randint(max(1, torch.Size(grid).numel()), (count, 1), generator=generator)
+    return cells, torch.ones_like(cells, dtype=torch.bool)
+
+
+def _cells_under(
+    layer: nn.Module, grid: list[int], count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input cells under random output positions of a convolution: flat indices and validity, ``[count, kernel]``."""
+    offsets = torch.tensor(list(itertools.product(*map(range, layer.kernel_size))))  # [kernel, dimensions]
+    flat, valid = torch.zeros(count, len(offsets), dtype=torch.long), torch.ones(count, len(offsets), dtype=torch.bool)
+    for d, size in enumerate(grid):
+        stride, dilation, kernel = layer.stride[d], layer.dilation[d], layer.kernel_size[d]
+        before, after = layer._reversed_padding_repeated_twice[-2 * d - 2 : len(grid) * 2 - 2 * d]
+        reach = dilation * (kernel - 1)
+        if layer.transposed:
+            outputs = (size - 1) * stride - before - after + reach + layer.output_padding[d] + 1
+            position = torch.randint(outputs, (count, 1), generator=generator) + before - dilation * offsets[:, d]
+            inside = (position % stride == 0) & (position >= 0) & (position < size * stride)
+            position = position // stride
+        else:
+            outputs = (size + before + after - reach - 1) // stride + 1
+            position = torch.randint(outputs, (count, 1), generator=generator) * stride - before
+            position = position + dilation * offsets[:, d]
+            inside = (position >= 0) & (position < size)
+            if layer.padding_mode == "circular":
+                position, inside = position % size, torch.ones_like(inside)
+            elif layer.padding_mode == "reflect":
+                position = (size - 1) - ((size - 1) - position.abs()).abs()
+                inside = torch.ones_like(inside)
+            elif layer.padding_mode == "replicate":
+                inside = torch.ones_like(inside)
+        flat = flat * size + position.clamp(0, size - 1)
+        valid &= inside
+    return flat, valid
+
+
+def iccv_order(gram: torch.Tensor) -> torch.Tensor:
+    """Channels in the order of removal that keeps the removed ones' sum smallest: ``[channels]``, first removed first.
+
+    ThiNet (ICCV 2017), algorithm 1: grow the set T of removed channels by the one that minimises
+    ``|| sum_{j in T} x_j ||^2``.
+    """
+    energy, cross = gram.diag().clone(), torch.zeros(len(gram), dtype=gram.dtype)
+    order = []
+    for _ in range(len(gram)):
+        cost = energy + 2 * cross
+        cost[order] = torch.inf
+        order.append(int(cost.argmin()))
+        cross += gram[order[-1]]
+    return torch.tensor(order)
+
+
+def tpami_order(gram: torch.Tensor) -> torch.Tensor:
+    """Channels in the order of selection by orthogonal matching pursuit: ``[channels]``, first selected first.
+
+    The authors' code of the TPAMI version: select the channel that best explains what the selected ones, with weights
+    fitted anew at each step, leave of ``y = sum_j x_j``.
+    """
+    energy, residual = gram.diag(), gram.sum(1)  # residual[j] = x_j' (y - X_S w)
+    basis = torch.zeros_like(gram)  # rows: x_j' q of the orthonormal directions of the selected channels
+    order = []
+    for step in range(len(gram)):
+        gain = torch.where(energy > 0, residual.square() / energy.clamp_min(1e-300), -1.0)
+        gain[order] = -2.0
+        chosen = int(gain.argmax())
+        order.append(chosen)
+        direction = gram[chosen] - basis[:step, chosen] @ basis[:step]
+        if direction[chosen] > 1e-12 * energy[chosen]:  # else it adds nothing that was not selected before
+            basis[step] = direction / direction[chosen].sqrt()
+            residual = residual - basis[step] * (residual[chosen] / direction[chosen].sqrt())
+    return torch.tensor(order)
+
+
+def rescaling(gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Factors of the kept channels that best reconstruct the sum of all: least squares, ``[len(kept)]``."""
+    normal, target = gram[kept][:, kept], gram[kept].sum(1)
+    return torch.linalg.lstsq(normal, target.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+
+
+class ThiNetImportance(CalibratedImportance):
+    """Keep the channels from which the next layer's outputs are best reconstructed.
+
+    Luo, Wu, Lin, "ThiNet: a filter level pruning method for deep neural network compression", ICCV 2017, and Luo,
+    Zhang, Zhou, Xie, Wu, Lin, "ThiNet: pruning CNN filters for a thinner net", IEEE TPAMI 41(10), 2019. Outputs of
+    the next layer are sampled and split into the contributions of its input channels, ``y = sum_j x_j``. Then
+
+    - ``form="iccv"`` removes, one after the other, the channel that keeps ``|| sum of the removed x_j ||^2`` smallest;
+    - ``form="tpami"`` selects, one after the other, the channel that best explains the rest, and fits the weights of
+      all the selected ones anew (orthogonal matching pursuit, as in the authors' code).
+
+    Both orders are nested, so a score is a channel's place in it, from 0 to 1; global pruning removes one common
+    fraction of every layer. Where we differ: the next layers are those that read the channels, whatever lies between,
+    and where several do, their errors are added, each relative to the energy of its contributions; the network is
+    scored once, instead of layer by layer with retraining in between. Layers that do not mix channels (depthwise
+    convolutions) count only where no other reads the channels, and then keep the channels of highest energy.
+
+    Args:
+        loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
+            criteria share.
+        form: ``"tpami"`` (the version that the spatial-mask paper cites) or ``"iccv"``.
+        locations: sampled outputs an image and layer (10 in the authors' code).
+        seed: seeds the sampling.
+        forward: see `SpatialMaskImportance`.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable | Calibration,
+        form: str = "tpami",
+        *,
+        locations: int = 10,
+        seed: int = 0,
+        forward: Forward | None = None,
+    ):
+        if form not in FORMS:
+            raise ValueError(f"form is {form!r}; expected one of {', '.join(map(repr, FORMS))}")
+        if not isinstance(locations, int) or locations < 1:
+            raise ValueError(f"locations is {locations!r}; expected the number of samples an image, at least 1")
+        self.form = form
+        self.measurement = Contributions(locations, seed)
+        self._grams: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
+        super().__init__(loader, forward=forward)
+
+    def fold_rescaling(self, group: Group) -> None:
+        """Multiply the weights of the next layers by the factors that make up best for the channels about to go.
+
+        The last step of both versions: kept channels get the least-squares factors of ``y = sum_j w_j x_j``, folded
+        into each layer that reads them. Call it before the group is pruned, in the same step that scored it.
+
+        Args:
+            group: channels to be removed, as the pruner yields them.
+
+        Raises:
+            ValueError: the group was not scored by this importance.
+
+        Example:
+            >>> for group in pruner.step(interactive=True):
+            ...     importance.fold_rescaling(group)
+            ...     group.prune()
+        """
+        dep = group[0].dep
+        grams = self._grams.get(dep.target.module)
+        if grams is None:
+            raise ValueError("group was not scored by this importance: call fold_rescaling in the step that scores it")
+        channels = len(next(iter(grams.values())))
+        kept = torch.tensor(sorted(set(range(channels)).difference(group[0].idxs)), dtype=torch.long)
+        everything = group._DG.get_pruning_group(dep.target.module, dep.handler, list(range(channels)))
+        for member in members_that_read(everything, grams):
+            factors = torch.ones(channels, dtype=torch.float64)
+            factors[kept] = rescaling(grams[member.layer], kept)
+            _scale_inputs(member.layer, member.channels, factors[member.positions])
+
+    def _measurements(self) -> list[Measurement]:
+        return [self.measurement]
+
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        values, channels = self.statistics(group._DG).values[self.measurement], len(group[0].idxs)
+        members = members_that_read(group, values)
+        members = [member for member in members if mixes_channels(member.layer)] or members
+        if not members:
+            return None
+        grams: dict[nn.Module, torch.Tensor] = {}
+        for member in members:
+            gram = values[member.layer][member.channels][:, member.channels]
+            rows = torch.zeros(channels, len(gram), dtype=gram.dtype).index_add_(0, member.positions, gram)
+            found = torch.zeros(channels, channels, dtype=gram.dtype).index_add_(1, member.positions, rows)
+            grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
+        self._grams[group[0].dep.target.module] = grams
+        total = sum(gram / gram.trace().clamp_min(1e-300) for gram in grams.values())
+        order = iccv_order(total) if self.form == "iccv" else tpami_order(total).flip(0)
+        scores = torch.empty(channels, dtype=torch.float64)
+        scores[order] = torch.arange(1, channels + 1, dtype=torch.float64) / channels
+        return scores, scores
+
+
+def _scale_inputs(layer: nn.Module, channels: torch.Tensor, factors: torch.Tensor) -> None:
+    """Multiply what a layer makes of some of its input channels, in its weights; layers without weights are left."""
+    if not mixes_channels(layer):
+        return
+    convolution = isinstance(layer, nn.modules.conv._ConvNd)
+    scale = torch.ones(layer.in_channels if convolution else layer.in_features, dtype=torch.float64)
+    scale[channels] = factors
+    scale = scale.to(layer.weight)
+    with torch.no_grad():
+        if getattr(layer, "transposed", False):  # [in, out / groups, kernel]
+            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+        else:  # [out, in / groups, kernel]: the filters of a group read its inputs
+            groups = getattr(layer, "groups", 1)
+            per_filter = scale.view(groups, 1, -1).expand(groups, layer.weight.shape[0] // groups, -1).flatten(0, 1)
+            layer.weight.mul_(per_filter.view(*per_filter.shape, *[1] * (layer.weight.ndim - 2)))
