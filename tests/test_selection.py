@@ -1,8 +1,10 @@
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchprune_spatial.selection import union_scores
+from torchprune_spatial.selection import distinct, in_order_of, top_count, union_of_tops, union_scores
 
 # Few different values, so that ties (dead filters) are common.
 means = st.lists(st.tuples(*[st.sampled_from([0.0, 0.0, 0.1, 0.2, 0.5, 0.9])] * 3), min_size=1, max_size=12)
@@ -57,3 +59,38 @@ def test_channels_with_the_same_ranks_in_other_regions_prefer_the_object():
     object_means, background = [0.9, 0.1, 0.5], [0.1, 0.9, 0.5]  # ranks (2, 0), (0, 2), (1, 1)
     scores = union_scores(torch.tensor([object_means, background]), torch.tensor([0.5, 0.5, 0.5]))
     assert scores.argsort(descending=True).tolist() == [0, 1, 2]
+
+
+@given(rows=means)
+def test_union_of_tops(rows):
+    *regions, overall = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    for k in range(1, len(rows) + 1):
+        for some in (regions, regions[:1]):  # one region: the top set itself
+            kept = union_of_tops(torch.stack(some), overall, k).nonzero().flatten().tolist()
+            assert set(kept) == algorithm_1([r.tolist() for r in some], overall.tolist(), k)
+
+
+@given(channels=st.integers(1, 40), percent=st.integers(0, 100))
+def test_top_count_is_what_the_quantile_keeps(channels, percent):
+    values = np.arange(channels)
+    kept = (values >= np.quantile(values, 1 - percent / 100) - 1e-9).sum()
+    assert top_count(percent / 100, channels) == kept
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0, 1), (0.1, 2), (0.3, 4), (0.5, 6), (1, 11)])
+def test_top_count_by_hand(fraction, count):
+    assert top_count(fraction, 11) == count  # 11 - ceil(10 (1 - fraction))
+
+
+@given(rows=means)
+def test_distinct_scores_keep_the_order(rows):
+    scores, tie_break, _ = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    result = distinct(scores, tie_break)
+    expected = sorted(range(len(rows)), key=lambda c: (scores[c], tie_break[c], -c))
+    assert result.argsort().tolist() == expected
+    assert len(result.unique()) == len(rows)
+    torch.testing.assert_close(result, scores, rtol=0, atol=1e-7)
+
+
+def test_in_order_of():
+    assert in_order_of(torch.tensor([3, 1, 2]), torch.tensor([7.0, 9.0, 8.0])).tolist() == [9, 7, 8]

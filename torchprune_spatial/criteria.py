@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
 from .calibration import Forward, Masks
-from .groups import CHANNEL_LAYERS, members_that_write, reduce_over_members
+from .groups import CHANNEL_LAYERS, best_of_parts, members_that_write, reduce_over_members
 from .importance import CalibratedImportance, ChannelImportance, Normalizer
 from .measurements import CELLS, MeanMagnitude, Measurement, RegionMeans, ZeroShare
 from .outputs import output_layers_in
@@ -121,9 +121,10 @@ class SpatialMaskImportance(CalibratedImportance):
                 ``unwrapped_parameters`` or ``customized_pruners``.
 
         Returns:
-            Ratio by layer, for the pruner's ``pruning_ratio_dict``. Where channels must go together in sets (grouped
-            convolutions, attention heads), Torch-Pruning averages the scores of a set, and the union's number of
-            channels is rounded up to whole sets.
+            Ratio by layer, for the pruner's ``pruning_ratio_dict``. A layer whose filters share a group with those of
+            another by concatenation keeps at least its best filter (Torch-Pruning cannot empty it). Where channels
+            must go together in sets (grouped convolutions, attention heads), Torch-Pruning averages the scores of a
+            set, and the union's number of channels is rounded up to whole sets.
 
         Example:
             >>> ratios = importance.pruning_ratio_dict(model, example_inputs, keep_fraction=0.3)
@@ -138,11 +139,13 @@ class SpatialMaskImportance(CalibratedImportance):
             )
         ratios = {}
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
-            if self(group) is None:
+            scores = self(group)
+            if scores is None:
                 continue
+            channels = len(scores)
             means = self._values(group, self.measurement)
-            channels = means.shape[1]
-            kept = int(union_of_tops(means[:-1], means[-1], top_count(keep_fraction, channels)).sum())
+            union = union_of_tops(means[:-1], means[-1], top_count(keep_fraction, channels))
+            union[best_of_parts(group, scores)] = True
             sets = pruner._get_channel_groups(group)
             writer = next(
                 dep.target.module
@@ -151,7 +154,7 @@ class SpatialMaskImportance(CalibratedImportance):
                 and isinstance(dep.target.module, tuple(pruner.root_module_types))
             )
             # Torch-Pruning keeps int(channels * (1 - ratio))
-            ratios[writer] = max(0.0, 1 - (math.ceil(kept / sets) + 0.5) / (channels // sets))
+            ratios[writer] = max(0.0, 1 - (math.ceil(int(union.sum()) / sets) + 0.5) / (channels // sets))
         return ratios
 
     def _measurements(self) -> list[Measurement]:

@@ -104,6 +104,23 @@ def members_that_read(group: Group, layers: Container[nn.Module]) -> list[Member
     return members
 
 
+def best_of_parts(group: Group, scores: torch.Tensor) -> torch.Tensor:
+    """Position of the best channel of each part of a group.
+
+    A part is a set of channels that the same layers write and read. Most groups are one part. Channels that are
+    concatenated and then added to others, or go through a depthwise convolution, make a group of several.
+    """
+    layers = channel_layers(group._DG)
+    signatures: list[list[int]] = [[] for _ in group[0].idxs]
+    for i, member in enumerate([*members_that_write(group, layers), *members_that_read(group, layers)]):
+        for position in set(member.positions.tolist()):
+            signatures[position].append(i)
+    parts: dict[tuple[int, ...], list[int]] = {}
+    for position, signature in enumerate(signatures):
+        parts.setdefault(tuple(signature), []).append(position)
+    return torch.tensor([max(part, key=scores.tolist().__getitem__) for part in parts.values()])
+
+
 def _members(
     group: Group, takes_part: Callable[[Callable], bool], layers: Container[nn.Module], roots: list[int]
 ) -> list[Member]:

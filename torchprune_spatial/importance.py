@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
 from .calibration import Forward, Masks
-from .groups import REDUCTIONS, channel_layers, members_that_read, reduce_over_members, writers_in
+from .groups import REDUCTIONS, best_of_parts, channel_layers, members_that_read, reduce_over_members, writers_in
 from .measurements import Measurement
 from .selection import distinct
 from .statistics import Calibration, Statistics
@@ -23,7 +23,8 @@ Normalizer = str | Callable[[torch.Tensor], torch.Tensor] | None
 class ChannelImportance(tp.importance.Importance):
     """An importance whose scores are one-dimensional, finite, all different and of the right length.
 
-    Channels that are outputs of the network are never pruned; a warning names their layers.
+    The best channel of a layer comes out slightly above all that equal it in other layers, so that with the default
+    ``normalizer`` global pruning leaves every layer at least that one. Channels that are outputs of the network are never pruned; a warning names their layers.
 
     Args:
         group_reduction: as in Torch-Pruning, how a channel of several layers gets one value: ``"mean"``, ``"sum"``,
@@ -53,7 +54,13 @@ class ChannelImportance(tp.importance.Importance):
         if scored is None:
             self._warn_not_pruned(group, self._without_layers)
             return None
-        return distinct(*scored)
+        scores = distinct(*scored)
+        if not scored[0].any():
+            scores[scores.argmax()] = 1  # of a dead layer one filter stays
+        # Torch-Pruning empties no layer: it would rather leave the whole group as it is
+        best = best_of_parts(group, scores)
+        scores[best] = scores.max() + 1e-6 * (scores.abs().max() + scores[best])
+        return scores
 
     @abstractmethod
     def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
