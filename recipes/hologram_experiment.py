@@ -33,8 +33,7 @@ from .unet import ResUNet, digit_classifier
 UNPRUNED = "unpruned"
 CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
     "random": lambda loader: tp.importance.RandomImportance(),
-    # Li et al. 2017: the sum of |weights| of the filter itself, so neither its norm nor the layers after it.
-    "weight_sum": lambda loader: tp.importance.GroupMagnitudeImportance(p=1, group_reduction="first", normalizer=None),
+    "weight_sum": lambda loader: tp.importance.WeightSumImportance(group_reduction="first"),
     "spatial_mask": lambda loader: tp.importance.SpatialMaskImportance(loader, threshold=0.5),
 }
 EXAMPLES = 6

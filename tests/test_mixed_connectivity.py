@@ -17,13 +17,13 @@ from torch import nn
 
 from recipes.unet import ResUNet
 from torchprune_spatial import SpatialMaskImportance
-from torchprune_spatial.mixed_connectivity import (
+from torchprune_spatial.channel_scatter import (
     CUSTOMIZED_PRUNERS,
     ChannelScatter,
     dead_channel_groups,
-    decouple_residuals,
     remove_dead_channels,
 )
+from torchprune_spatial.mixed_connectivity import decouple_residuals
 
 from .networks import BLOCKS, ProgramNet, calibration
 

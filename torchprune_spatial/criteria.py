@@ -14,7 +14,7 @@ from torch_pruning.dependency import DependencyGraph, Group
 from .calibration import Forward, Masks
 from .groups import CHANNEL_LAYERS, best_of_parts, members_that_write, reduce_over_members
 from .importance import CalibratedImportance, ChannelImportance, Normalizer
-from .measurements import CELLS, MeanMagnitude, Measurement, RegionMeans, ZeroShare
+from .measurements import CELLS, MeanMagnitude, Measurement, NonzeroShare, RegionMeans
 from .outputs import output_layers_in
 from .selection import in_order_of, top_count, union_of_tops, union_scores
 from .statistics import Calibration, evaluating
@@ -219,11 +219,11 @@ class APoZImportance(MeanActivationImportance):
     """
 
     def _measurements(self) -> list[Measurement]:
-        return [ZeroShare(), MeanMagnitude()]
+        return [NonzeroShare(), MeanMagnitude()]
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        zeros = self._values(group, ZeroShare())
-        return None if zeros is None else (self._normalized(1 - zeros[0]), self._values(group, MeanMagnitude())[0])
+        shares = self._values(group, NonzeroShare())
+        return None if shares is None else (self._normalized(shares[0]), self._values(group, MeanMagnitude())[0])
 
 
 class WeightSumImportance(ChannelImportance):

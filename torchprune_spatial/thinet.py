@@ -21,6 +21,21 @@ from .statistics import Calibration
 FORMS = ("tpami", "iccv")
 
 
+class _Gram:
+    """Gram matrix of rows that come in parts; multiplied out where there are more rows than channels."""
+
+    def __init__(self, rows: torch.Tensor, matrix: torch.Tensor | float = 0.0):
+        self.rows, self.matrix = rows, matrix  # [rows, channels] float32, [channels, channels] float64
+        if rows.shape[0] > rows.shape[1]:
+            self.rows, self.matrix = rows[:0], self.total()
+
+    def __add__(self, other: _Gram) -> _Gram:
+        return _Gram(torch.cat([self.rows, other.rows]), self.matrix + other.matrix)
+
+    def total(self) -> torch.Tensor:
+        return (self.rows.mT @ self.rows).double() + self.matrix
+
+
 @dataclass(frozen=True)
 class Contributions(Measurement):
     """How the input channels of a layer add up to its outputs: a Gram matrix, ``[channels, channels]`` float64.
@@ -41,17 +56,17 @@ class Contributions(Measurement):
     seed: int = 0
     depends_on_layer: ClassVar[bool] = True
 
-    def measure(self, reading: Reading) -> torch.Tensor:
-        """Gram matrix of the rows sampled in this batch."""
+    def measure(self, reading: Reading) -> _Gram:
+        """Rows sampled in this batch, or energies."""
         if not mixes_channels(reading.layer):
-            return sum(part.double().square().sum((0, 2)) for part in reading.magnitudes()).diag()
+            energies = sum(part.square().sum(2).sum(0, dtype=torch.float64) for part in reading.magnitudes())
+            return _Gram(reading.x.new_zeros(0, len(energies), dtype=torch.float32), energies.diag())
         generator = torch.Generator().manual_seed(self.seed * 2**20 + reading.batch)
-        rows = contributions(reading.layer, reading.x, self.locations, generator).double()
-        return rows.mT @ rows
+        return _Gram(contributions(reading.layer, reading.x, self.locations, generator))
 
-    def result(self, total: torch.Tensor, present: torch.Tensor, reader: str) -> torch.Tensor:
-        """The sum itself."""
-        return total.cpu()
+    def result(self, total: _Gram, present: torch.Tensor, reader: str) -> torch.Tensor:
+        """The Gram matrix."""
+        return total.total().cpu()
 
 
 def mixes_channels(layer: nn.Module) -> bool:
@@ -164,7 +179,7 @@ def tpami_order(gram: torch.Tensor) -> torch.Tensor:
         chosen = int(gain.argmax())
         order.append(chosen)
         direction = gram[chosen] - basis[:step, chosen] @ basis[:step]
-        if direction[chosen] > 1e-12 * energy[chosen]:  # else it adds nothing that was not selected before
+        if direction[chosen] > 1e-6 * energy[chosen]:  # else it adds nothing that was not selected before
             basis[step] = direction / direction[chosen].sqrt()
             residual = residual - basis[step] * (residual[chosen] / direction[chosen].sqrt())
     return torch.tensor(order)
