@@ -148,11 +148,12 @@ def test_keeps_the_channels_that_the_next_layer_uses():
     model[0].weight.data = torch.tensor([[10.0, 0], [0, 1], [8, 0], [0, 2]]).view(4, 2, 1, 1)
     model[2].weight.data = torch.tensor([0.1, 5, 0.1, 4]).view(1, 4, 1, 1)
     data = [torch.rand(3, 2, 4, 4)]  # inputs alone will do
-    for form in ("tpami", "iccv"):
-        scores = ThiNetImportance(data, form)(group_of(model, "0", torch.zeros(1, 2, 4, 4)))
-        assert scores.argmax() == 3, form
-    # x3 = 1.6 x1, so once 3 is selected, 1 explains nothing more and the other input's channels come first
-    assert ThiNetImportance(data)(group_of(model, "0", torch.zeros(1, 2, 4, 4))).argsort().tolist()[-2:] == [0, 3]
+    group = group_of(model, "0", torch.zeros(1, 2, 4, 4))
+    assert ThiNetImportance(data, "iccv")(group).argmax() == 3
+    # channels 1 and 3 are multiples of one input, 0 and 2 of the other: a pair of both kinds explains everything
+    first, second = ThiNetImportance(data)(group).argsort(descending=True).tolist()[:2]
+    assert first in (1, 3)
+    assert second in (0, 2)
 
 
 @pytest.mark.parametrize("blocks", [["convolution"], ["concatenation"], ["transposed"], ["residual"]])
