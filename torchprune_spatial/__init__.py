@@ -2,20 +2,38 @@
 
 import torch_pruning as _tp
 
+from .attention import attention_heads, update_attention
+from .budget import prune_to
+from .channel_scatter import CUSTOMIZED_PRUNERS, remove_dead_channels
 from .criteria import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
+from .doctor import check_network
+from .mixed_connectivity import decouple_residuals
+from .record import PruningRecord
+from .saving import load_pruned, save_pruned
 from .statistics import Calibration
 from .thinet import ThiNetImportance
 
-_CRITERIA = (
-    SpatialMaskImportance,
-    APoZImportance,
-    MeanActivationImportance,
-    ThiNetImportance,
-    WeightSumImportance,
-)
-__all__ = ["Calibration", *(criterion.__name__ for criterion in _CRITERIA)]
+__all__ = [
+    "CUSTOMIZED_PRUNERS",
+    "APoZImportance",
+    "Calibration",
+    "MeanActivationImportance",
+    "PruningRecord",
+    "SpatialMaskImportance",
+    "ThiNetImportance",
+    "WeightSumImportance",
+    "attention_heads",
+    "check_network",
+    "decouple_residuals",
+    "load_pruned",
+    "prune_to",
+    "remove_dead_channels",
+    "save_pruned",
+    "update_attention",
+]
 
-for _criterion in _CRITERIA:
-    setattr(_tp.importance, _criterion.__name__, _criterion)
-    if _criterion.__name__ not in _tp.importance.__all__:
-        _tp.importance.__all__.append(_criterion.__name__)
+for _name in __all__:
+    if _name.endswith("Importance"):
+        setattr(_tp.importance, _name, globals()[_name])
+        if _name not in _tp.importance.__all__:
+            _tp.importance.__all__.append(_name)

@@ -24,7 +24,8 @@ class ChannelImportance(tp.importance.Importance):
     """An importance whose scores are one-dimensional, finite, all different and of the right length.
 
     The best channel of a layer comes out slightly above all that equal it in other layers, so that with the default
-    ``normalizer`` global pruning leaves every layer at least that one. Channels that are outputs of the network are never pruned; a warning names their layers.
+    ``normalizer`` global pruning leaves every layer at least that one. Channels that are outputs of the network are
+    never pruned; a warning names their layers.
 
     Args:
         group_reduction: as in Torch-Pruning, how a channel of several layers gets one value: ``"mean"``, ``"sum"``,
