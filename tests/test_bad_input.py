@@ -91,6 +91,7 @@ def test_bad_data_is_explained_and_the_model_untouched(data, options, message):
         ({"loader": DATA, "masks": torch.ones(2)}, TypeError, "masks is a Tensor.*loader"),
         ({"loader": DATA, "cells": "all"}, ValueError, "cells is 'all'.*'coverage'"),
         ({"loader": DATA, "group_reduction": "median"}, ValueError, "group_reduction is 'median'"),
+        ({"loader": DATA, "normalizer": "softmax"}, ValueError, "normalizer is 'softmax'; expected a name that"),
     ],
 )
 def test_bad_arguments_are_explained(arguments, error, message):

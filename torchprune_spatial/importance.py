@@ -20,6 +20,9 @@ from .statistics import Calibration, Statistics
 Normalizer = str | Callable[[torch.Tensor], torch.Tensor] | None
 
 
+_normalize = tp.importance.GroupMagnitudeImportance()._normalize
+
+
 class ChannelImportance(tp.importance.Importance):
     """An importance whose scores are one-dimensional, finite, all different and of the right length.
 
@@ -40,6 +43,14 @@ class ChannelImportance(tp.importance.Importance):
             raise ValueError(
                 f"group_reduction is {group_reduction!r}; expected one of {', '.join(map(repr, REDUCTIONS))}"
             )
+        if not callable(normalizer):
+            try:
+                _normalize(torch.ones(1), normalizer)
+            except (NotImplementedError, AttributeError):
+                raise ValueError(
+                    f"normalizer is {normalizer!r}; expected a name that Torch-Pruning knows ('max', 'mean', 'sum', "
+                    "'gaussian', ...), a callable or None"
+                ) from None
         self.group_reduction = group_reduction
         self.normalizer = normalizer
         self._warned: set[nn.Module] = set()
@@ -77,7 +88,7 @@ class ChannelImportance(tp.importance.Importance):
         """Scale values ``[channels]``; all zeros stay zeros."""
         if self.normalizer is None or not values.any():
             return values
-        scaled = tp.importance.GroupMagnitudeImportance()._normalize(values.float(), self.normalizer)
+        scaled = _normalize(values.float(), self.normalizer)
         if not isinstance(scaled, torch.Tensor) or scaled.shape != values.shape:
             found = list(scaled.shape) if isinstance(scaled, torch.Tensor) else type(scaled).__name__
             raise ValueError(f"normalizer gave {found} for {len(values)} channels; expected a tensor of one score each")

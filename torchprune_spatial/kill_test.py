@@ -53,9 +53,13 @@ class KillTest:
                     read_as[root].setdefault(reader, set()).add(idx)
         alive = [root for root in read_as if read_as[root]]
         steps = max(1, min(channels, len(alive)) - 1)
-        for root in dict.fromkeys(alive[i * (len(alive) - 1) // steps] for i in range(steps + 1) if alive):
+        chosen = list(dict.fromkeys(alive[i * (len(alive) - 1) // steps] for i in range(steps + 1) if alive))
+        for root in chosen:
             alone = group._DG.get_pruning_group(dep.target.module, dep.handler, [root])
-            if failure := self._failure(root, read_as[root], alone):
+            failure = self._failure(root, read_as[root], alone)
+            if root == chosen[-1]:
+                failure = failure or self._writer_failure(alone)
+            if failure:
                 return failure
         return None
 
@@ -83,12 +87,12 @@ class KillTest:
                     f"Torch-Pruning maps channel {root} to inputs {sorted(idxs)} of {self.names[reader]!r} among all "
                     f"channels, but to {sorted(removed.get(reader, set()))} alone"
                 )
-        killed, others = self._run(0, alone), None
+        killed, others = self._run(0, self._silenced(alone)), None
         for reader, now in killed.items():
             before, gone = self._alive[0][reader], now <= 1e-6 * self._alive[0][reader].max()
             for idx in sorted(removed.get(reader, set())):
                 if not gone[idx]:
-                    others = self._run(1, alone) if others is None else others
+                    others = self._run(1, self._silenced(alone)) if others is None else others
                     if not torch.isclose(others[reader][idx], now[idx], rtol=1e-6):  # else a constant, as sigmoid(0)
                         return (
                             f"with channel {root} at zero, input {idx} of {self.names[reader]!r} should vanish, "
@@ -102,6 +106,25 @@ class KillTest:
                 )
         return None
 
+    def _writer_failure(self, alone: Group) -> str | None:
+        """A layer that does not write what the others write: a gate of another channel, which zero times zero hides."""
+        written = {m: idxs for m, idxs in self._silenced(alone).items() if isinstance(m, CHANNEL_LAYERS)}
+        removed = [(reader, idxs) for reader, idxs, _ in self._readers(alone)]
+        for writer, channels in written.items() if len(written) > 1 else ():
+            now = self._run(0, {writer: channels})
+            changed = {
+                reader: ~torch.isclose(now[reader], before, rtol=1e-4, atol=1e-6 * before.max().item())
+                for reader, before in self._alive[0].items()
+            }
+            if any(flags.any() for flags in changed.values()) and not any(
+                changed[reader][idxs].any() for reader, idxs in removed if reader in changed
+            ):
+                return (
+                    f"channel {channels[0]} of {self.names[writer]!r} does not reach the inputs that Torch-Pruning "
+                    "removes with it"
+                )
+        return None
+
     def _readers(self, group: Group) -> Iterator[tuple[nn.Module, list[int], list[int]]]:
         """Layers that read the group's channels, the channels, and the root channels that they are."""
         for item in group.items:
@@ -109,12 +132,23 @@ class KillTest:
             if isinstance(layer, CHANNEL_LAYERS) and self.graph.is_in_channel_pruning_fn(item.dep.handler):
                 yield layer, list(item.idxs), list(item.root_idxs)
 
+    def _silenced(self, group: Group) -> dict[nn.Module | nn.Parameter, list[int]]:
+        """Channels of a group, by the layers and parameters that write them."""
+        return {
+            item.dep.target.module: list(item.idxs)
+            for item in group.items
+            if isinstance(item.dep.target.module, nn.Parameter)
+            or (item.dep.target.module in self.names and self.graph.is_out_channel_pruning_fn(item.dep.handler))
+        }
+
     @torch.no_grad()
-    def _run(self, which: int, killed: Group | None) -> dict[nn.Module, torch.Tensor]:
-        """Mean of |input| by channel of each layer that reads channels, with the channels of a group at zero."""
+    def _run(
+        self, which: int, killed: dict[nn.Module | nn.Parameter, list[int]] | None
+    ) -> dict[nn.Module, torch.Tensor]:
+        """Mean of |input| by channel of each layer that reads channels, with these channels at zero."""
         reads: dict[nn.Module, torch.Tensor] = {}
         calls = dict.fromkeys(self.names, 0)
-        zeroed: dict[nn.Module, list[int]] = {}
+        zeroed = killed or {}
 
         def read(layer: nn.Module, args: tuple) -> None:
             if args and isinstance(args[0], torch.Tensor):
@@ -132,14 +166,11 @@ class KillTest:
             return output
 
         with contextlib.ExitStack() as stack:
-            for item in killed.items if killed else ():
-                module, idxs = item.dep.target.module, list(item.idxs)
-                if isinstance(module, nn.Parameter):
-                    values = module.data.transpose(item.dep.target.pruning_dim, 0)
+            for parameter, idxs in zeroed.items():
+                if isinstance(parameter, nn.Parameter):
+                    values = parameter.data.transpose(self.graph.module2node[parameter].pruning_dim, 0)
                     stack.callback(values.index_copy_, 0, torch.tensor(idxs, device=values.device), values[idxs])
                     values[idxs] = 0
-                elif module in self.names and self.graph.is_out_channel_pruning_fn(item.dep.handler):
-                    zeroed[module] = idxs
             for module in self.names:
                 if isinstance(module, CHANNEL_LAYERS):
                     stack.callback(module.register_forward_pre_hook(read).remove)
