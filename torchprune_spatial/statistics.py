@@ -70,19 +70,23 @@ class Calibration:
         Raises:
             ValueError: see `collect_statistics`.
         """
-        known = self._statistics.values if self._statistics and self._state == _state(graph.model) else {}
+        known = self._statistics.values if self._statistics and self._state == _state(graph) else {}
         missing = [measurement for measurement in self._requested if measurement not in known]
         if missing:
             new = collect_statistics(graph, self.data, missing, self.forward)
             self._statistics = Statistics({**known, **new.values}, new.output_layers)
-            self._state = _state(graph.model)
+            self._state = _state(graph)
         return self._statistics
 
 
-def _state(model: nn.Module) -> tuple:
-    """Changes when channels are removed or parameters are trained or loaded in place (not with writes to ``.data``)."""
-    tensors = (*model.parameters(), *model.buffers())
-    return weakref.ref(model), [(t.shape, 0 if t.is_inference() else t._version) for t in tensors]
+def _state(graph: DependencyGraph) -> tuple:
+    """Changes when channels are removed, parameters are trained or loaded in place, or the graph knows other layers.
+
+    Not with writes to ``.data``.
+    """
+    tensors = (*graph.model.parameters(), *graph.model.buffers())
+    versions = [(t.shape, 0 if t.is_inference() else t._version) for t in tensors]
+    return weakref.ref(graph.model), list(channel_layers(graph)), versions
 
 
 class _Collector:
