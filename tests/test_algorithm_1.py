@@ -128,15 +128,23 @@ def test_one_channel_and_every_channel():
 
 
 def test_grouped_convolutions_keep_whole_sets():
-    """Two groups of four channels: sets of two go together, so an odd union is rounded up."""
-    torch.manual_seed(1)
+    """Two groups of four channels lose the same ones: a union of three channels makes two sets, four channels."""
     model = nn.Sequential(
-        nn.Conv2d(2, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(8, 1, 1)
+        *(nn.Conv2d(2, 8, 1, bias=False), nn.Conv2d(8, 8, 1, groups=2, bias=False), nn.Conv2d(8, 1, 1, bias=False))
     )
-    importance = SpatialMaskImportance(calibration())
-    ratios = importance.pruning_ratio_dict(model, EXAMPLE, 0.2, [model[4]])
-    make_pruner(model, importance, pruning_ratio_dict=ratios, ignored_layers=[model[4]]).step()
-    assert model[2].out_channels in (2, 4)
+    in_object = torch.tensor([8.0, 7, 1, 1, 1, 1, 1, 2])
+    in_background = torch.tensor([8.0, 1, 1, 1, 1, 1, 1, 7])
+    model[0].weight.data = torch.stack([in_object, in_background], 1).view(8, 2, 1, 1)
+    model[1].weight.data = torch.eye(4).repeat(2, 1).view(8, 4, 1, 1)
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., :4] = 1
+    importance = SpatialMaskImportance([(torch.cat([target, 1 - target], 1), target)])
+    ratios = importance.pruning_ratio_dict(model, EXAMPLE, 0.1, [model[2]])  # 8 - ceil(7 * 0.9) = 1 a region: {0}
+    assert set(ratios.values()) == {1 - 1.5 / 4}
+    ratios = importance.pruning_ratio_dict(model, EXAMPLE, 0.2, [model[2]])  # 8 - ceil(7 * 0.8) = 2: {0, 1, 7}
+    assert set(ratios.values()) == {1 - 2.5 / 4}
+    make_pruner(model, importance, pruning_ratio_dict=ratios, ignored_layers=[model[2]]).step()
+    assert model[1].out_channels == 4
     assert model(EXAMPLE).shape == (1, 1, 8, 8)
 
 

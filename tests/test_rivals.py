@@ -175,6 +175,18 @@ def test_global_pruning_takes_more_from_a_layer_of_few_strong_channels():
         assert (pruned[0].out_channels, pruned[2].out_channels) == (3, 1)
 
 
+@pytest.mark.parametrize("criterion", ["spatial mask", "mean activation", "apoz", "weight sum"])
+def test_a_dead_layer_keeps_one_filter(criterion):
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU()),
+        nn.Conv2d(4, 1, 1),
+    )
+    with torch.no_grad():
+        model[0].weight.zero_(), model[0].bias.fill_(-1), model[4].bias.fill_(5)
+    prune(model, CRITERIA[criterion](calibration()), global_pruning=True, ignored_layers=[model[6]])
+    assert model[0].out_channels == 1
+
+
 class Counting(list):
     passes = 0
 

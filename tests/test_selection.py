@@ -77,9 +77,12 @@ def test_top_count_is_what_the_quantile_keeps(channels, percent):
     assert top_count(percent / 100, channels) == kept
 
 
-@pytest.mark.parametrize(("fraction", "count"), [(0, 1), (0.1, 2), (0.3, 4), (0.5, 6), (1, 11)])
-def test_top_count_by_hand(fraction, count):
-    assert top_count(fraction, 11) == count  # 11 - ceil(10 (1 - fraction))
+@pytest.mark.parametrize(
+    ("fraction", "channels", "count"),
+    [(0, 11, 1), (0.1, 11, 2), (0.3, 11, 4), (0.5, 11, 6), (1, 11, 11), (0.7, 31, 22)],  # 30 * (1 - 0.7) > 9 in floats
+)
+def test_top_count_by_hand(fraction, channels, count):
+    assert top_count(fraction, channels) == count  # channels - ceil((channels - 1) (1 - fraction))
 
 
 @given(rows=means)

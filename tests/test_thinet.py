@@ -225,3 +225,57 @@ def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_generator_alo
 
 def test_orders_of_a_single_channel():
     assert [f(torch.tensor([[2.0]])).tolist() for f in (iccv_order, tpami_order)] == [[0], [0]]
+
+
+class TwoReaders(nn.Module):
+    """One convolution that two others read."""
+
+    def __init__(self):
+        super().__init__()
+        self.source = nn.Conv2d(2, 6, 1)
+        self.readers = nn.ModuleList(nn.Conv2d(6, 3, 3, padding=1) for _ in range(2))
+        self.output = nn.Conv2d(6, 1, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.source(x))
+        return self.output(torch.cat([reader(x) for reader in self.readers], 1))
+
+
+def gram_of(reader, x, locations=10):
+    """The Gram matrix of the first batch, from the rows themselves."""
+    rows = contributions(reader, x, locations, torch.Generator().manual_seed(0)).detach().double()
+    return rows.T @ rows
+
+
+def test_layers_that_read_one_tensor_are_measured_apart_and_count_alike():
+    model, image = TwoReaders(), torch.randn(4, 2, 8, 8)
+    with torch.no_grad():
+        model.readers[1].weight *= 1000
+    importance = ThiNetImportance([image], "iccv")
+    group = group_of(model, "source")
+    grams = [gram_of(reader, torch.relu(model.source(image))) for reader in model.readers]
+    for reader, gram in zip(model.readers, grams, strict=True):
+        found = importance.statistics(group._DG).values[importance.measurement][reader]
+        torch.testing.assert_close(found, gram, rtol=1e-4, atol=1e-6 * gram.max().item())
+    order = iccv_order(sum(gram / gram.diag().sum() for gram in grams)).tolist()
+    assert importance(group).argsort().tolist() == order
+    assert order != iccv_order(sum(grams)).tolist()  # the second alone would decide
+
+
+def test_depthwise_convolutions_do_not_count_beside_a_layer_that_mixes():
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU(), nn.Conv2d(6, 2, 1)
+    )
+    with torch.no_grad():
+        model[2].weight *= 1000
+    image = torch.randn(4, 2, 8, 8)
+    scores = ThiNetImportance([image], "iccv")(group_of(model, "0"))
+    assert scores.argsort().tolist() == iccv_order(gram_of(model[4], model[:4](image))).tolist()
+
+
+def test_every_batch_is_sampled_anew():
+    model, image = plain_net(), torch.randn(2, 2, 8, 8)
+    graph = group_of(model, "0")._DG
+    once, twice = (ThiNetImportance(data).statistics(graph) for data in ([image], [image, image]))
+    once, twice = (next(iter(statistics.values.values()))[model[3]] for statistics in (once, twice))
+    assert not torch.allclose(2 * once, twice)

@@ -22,6 +22,8 @@ CHANNELS_FIRST = (
     nn.GroupNorm,
 )
 
+NORMS_OVER_CHANNELS = (nn.LayerNorm, nn.GroupNorm)
+
 
 class KillTest:
     """Sets channels to zero where they are written, and watches the inputs of the layers that read channels.
@@ -56,25 +58,26 @@ class KillTest:
         chosen = list(dict.fromkeys(alive[i * (len(alive) - 1) // steps] for i in range(steps + 1) if alive))
         for root in chosen:
             alone = group._DG.get_pruning_group(dep.target.module, dep.handler, [root])
-            failure = self._failure(root, read_as[root], alone)
-            if root == chosen[-1]:
-                failure = failure or self._writer_failure(alone)
-            if failure:
+            if failure := self._failure(root, read_as[root], alone):
                 return failure
+        if alive:  # not a first or last channel, which many wrong mappings leave in place
+            root = alive[len(alive) // 3]
+            return self._writer_failure(group._DG.get_pruning_group(dep.target.module, dep.handler, [root]))
         return None
 
     def _out_of_range(self, group: Group) -> str | None:
         for item in group.items:
             module, writes = item.dep.target.module, self.graph.is_out_channel_pruning_fn(item.dep.handler)
-            if module not in self.names or not item.idxs:
+            if isinstance(module, nn.Parameter):
+                dim, place = item.dep.target.pruning_dim, f"in {self.graph._param_to_name[module]!r}"
+                count, advice = module.shape[dim], f" along dimension {dim} (see the pruner's unwrapped_parameters)"
+            elif module in self.names:
+                count = (self.graph.get_out_channels if writes else self.graph.get_in_channels)(module)
+                place, advice = f"at the {'output' if writes else 'input'} of {self.names[module]!r}", ""
+            else:
                 continue
-            count = (self.graph.get_out_channels if writes else self.graph.get_in_channels)(module)
-            if count is not None and max(item.idxs) >= count:
-                place = "output" if writes else "input"
-                return (
-                    f"Torch-Pruning looks for channel {max(item.idxs)} at the {place} of {self.names[module]!r}, "
-                    f"which has {count}"
-                )
+            if count is not None and max(item.idxs, default=0) >= count:
+                return f"Torch-Pruning looks for channel {max(item.idxs)} {place}, which has {count}{advice}"
         return None
 
     def _failure(self, root: int, scored: Places, alone: Group) -> str | None:
@@ -98,6 +101,8 @@ class KillTest:
                             f"with channel {root} at zero, input {idx} of {self.names[reader]!r} should vanish, "
                             "but does not"
                         )
+            if any(isinstance(item.dep.target.module, NORMS_OVER_CHANNELS) for item in alone.items):
+                continue  # other channels change with the statistics, and may fall silent behind a ReLU
             gone[list(removed.get(reader, set()))] = False
             if len(lost := (gone & (before > 1e-3 * before.mean())).nonzero().flatten().tolist()):
                 return (
