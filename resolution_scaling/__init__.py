@@ -1,5 +1,21 @@
-"""Resolution scaling: lowering the resolution at which a network works, as a compression method.
+"""Lower the resolution at which a network works, and measure what it costs before and after."""
 
-Morlier, Leonardon, Gripon, "Réduction de la Résolution comme Technique de Compression pour les Systèmes
-d'Apprentissage Profond en Vision", GRETSI 2025. Nothing is public yet: the cost model comes first.
-"""
+from .cnn import FirstConvReduction, reduce_after_first_conv, undo_first_conv_reduction
+from .compare import Comparison, compare
+from .cost import profile
+from .scaling import scale_resolution, undo_scaling
+from .vit import scale_vit, token_sizes, unscale_vit
+
+__all__ = [
+    "Comparison",
+    "FirstConvReduction",
+    "compare",
+    "profile",
+    "reduce_after_first_conv",
+    "scale_resolution",
+    "scale_vit",
+    "token_sizes",
+    "undo_first_conv_reduction",
+    "undo_scaling",
+    "unscale_vit",
+]

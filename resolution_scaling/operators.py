@@ -1,0 +1,254 @@
+"""Arithmetic of one operator, from the shapes that it reads and writes.
+
+Two counts. **MACs**, multiply-accumulates of convolutions and matrix products, are what the literature calls the cost
+of a network (FLOPs = 2 x MACs). **Element-wise FLOPs** are all other arithmetic: norms, activations, additions,
+softmax, pooling, interpolation; a rough count, in which each function of a number is one operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import flop_registry
+
+ATTENTION = "aten::scaled_dot_product_attention"
+"""Counted as one operator, whatever a device makes of it."""
+
+Formula = Callable[[Sequence[Any], torch.Tensor], int]
+"""``(arguments, first output)`` -> operations."""
+
+
+def _convolution(args: Sequence[Any], out: torch.Tensor) -> int:
+    """Each output, or each input if transposed, meets as many weights as one filter has: ``[filters, ...]``."""
+    x, weight, transposed = args[0], args[1], args[6]
+    return (x if transposed else out).numel() * (weight.numel() // len(weight))
+
+
+def _deformable_convolution(args: Sequence[Any], out: torch.Tensor) -> int:
+    weight = args[1]
+    return out.numel() * (weight.numel() // len(weight))
+
+
+def _product(args: Sequence[Any], out: torch.Tensor) -> int:
+    """``[..., rows, inner] @ [..., inner, columns]``; the right one may be a vector."""
+    left, right = args[:2]
+    return left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
+
+
+def _sum_and_product(args: Sequence[Any], out: torch.Tensor) -> int:
+    return _product(args[1:], out)
+
+
+def _attention(args: Sequence[Any], out: torch.Tensor) -> int:
+    """Scores ``[..., queries, dim] @ [..., dim, keys]``, then ``[..., queries, keys] @ [..., keys, values]``.
+
+    Those that a mask hides count too.
+    """
+    query, key, value = args[:3]
+    return math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+MACS: dict[str, Formula] = {
+    **dict.fromkeys(("aten::convolution", "aten::_convolution", "aten::convolution_overrideable"), _convolution),
+    **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot", "aten::_int_mm"), _product),
+    **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv"), _sum_and_product),
+    "aten::_addmm_activation": _sum_and_product,
+    ATTENTION: _attention,
+    "torchvision::deform_conv2d": _deformable_convolution,
+}
+
+NORMS = {
+    "batch_norm": 2,  # scale and shift, by statistics that are there
+    "native_layer_norm": 7,  # mean; difference, square, mean of it; division by its root; scale and shift
+    "native_group_norm": 7,
+    "_fused_rms_norm": 4,
+}
+"""FLOPs of each number that a norm writes."""
+
+PER_OUTPUT = {
+    **NORMS,
+    **dict.fromkeys(("_softmax", "_log_softmax"), 3),  # exponential, sum, division
+    **dict.fromkeys(("upsample_linear1d", "_upsample_linear1d_aa"), 4),  # a MAC for each of two neighbours
+    **dict.fromkeys(("upsample_bilinear2d", "_upsample_bilinear2d_aa", "grid_sampler_2d", "torchvision::roi_align"), 8),
+    **dict.fromkeys(("upsample_trilinear3d", "grid_sampler_3d"), 16),
+    **dict.fromkeys(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), 32),
+    **dict.fromkeys(("hardswish", "hardsigmoid", "hardtanh", "_prelu_kernel", "log_sigmoid_forward", "softplus"), 1),
+    **dict.fromkeys(("glu", "native_dropout", "cumsum", "cumprod", "index_add", "scatter_add", "index_put"), 1),
+}
+"""FLOPs of each number that is written, roughly."""
+
+PER_INPUT = {
+    **dict.fromkeys(
+        ("sum", "mean", "prod", "col2im", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d"), 1
+    ),
+    **dict.fromkeys(("var", "var_mean", "std", "std_mean"), 3),
+    **dict.fromkeys(("linalg_vector_norm", "norm", "logsumexp"), 2),
+}
+"""FLOPs of each number that is read, roughly."""
+
+MOVES = {
+    *(
+        "_to_copy",
+        "clone",
+        "copy",
+        "cat",
+        "stack",
+        "repeat",
+        "index",
+        "index_select",
+        "index_copy",
+        "gather",
+        "scatter",
+    ),
+    *("embedding", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
+    *(
+        "flip",
+        "roll",
+        "im2col",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "fill",
+    ),
+    *(
+        "zero",
+        "masked_fill",
+        "masked_scatter",
+        "where",
+        "tril",
+        "triu",
+        "diag_embed",
+        "one_hot",
+        "split_with_sizes_copy",
+    ),
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d", "unfold_copy"),
+    *("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d", "adaptive_max_pool2d", "max_unpool2d"),
+    *(
+        "max",
+        "min",
+        "amax",
+        "amin",
+        "aminmax",
+        "argmax",
+        "argmin",
+        "any",
+        "all",
+        "sort",
+        "argsort",
+        "topk",
+        "bucketize",
+    ),
+    *(
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "maximum",
+        "minimum",
+        "bitwise_not",
+        "logical_not",
+        "logical_and",
+        "logical_or",
+    ),
+}
+"""Copies and comparisons: no arithmetic."""
+
+CREATION = (
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "arange",
+    "linspace",
+    "eye",
+    "scalar_tensor",
+    "rand",
+    "new_",
+    "lift_fresh",
+)
+"""Beginnings of the names of what makes tensors from nothing: memory, but no operator."""
+
+
+def cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> tuple[int, int | None]:
+    """``(MACs, element-wise FLOPs)`` of an operator of PyTorch's dispatcher.
+
+    The second is None where the arithmetic is not known. Formulas that are registered by
+    ``torch.utils.flop_counter.register_flop_formula`` are known.
+    """
+    name = func._schema.name
+    if name in MACS:
+        softmax = 3 * _attention_scores(args) if name == ATTENTION else 0
+        return MACS[name](args, out), softmax
+    if func._overloadpacket in flop_registry:
+        return flop_registry[func._overloadpacket](*args, **kwargs, out_val=out) // 2, 0
+    kind = _kind(func)
+    if kind in MOVES or not (out.is_floating_point() or out.is_complex()):
+        return 0, 0
+    if kind in PER_OUTPUT:
+        return 0, PER_OUTPUT[kind] * out.numel()
+    if kind in PER_INPUT:
+        return 0, PER_INPUT[kind] * args[0].numel()
+    if kind in ("avg_pool2d", "avg_pool3d"):
+        window, dims = args[1], int(kind[-2])
+        return 0, out.numel() * (math.prod(window) if len(window) == dims else window[0] ** dims)
+    return 0, out.numel() if torch.Tag.pointwise in func.tags else None
+
+
+def _attention_scores(args: Sequence[Any]) -> int:
+    query, key = args[:2]
+    return math.prod(query.shape[:-1]) * key.shape[-2]
+
+
+def _kind(func: Any) -> str:
+    """The operator's name, the same for its in-place form."""
+    return func._schema.name.removeprefix("aten::").removesuffix("_")
+
+
+def is_counted_whole(func: Any) -> bool:
+    """It is not to be taken apart into what it is made of: that would hide what it is, or is not what devices do."""
+    name = func._schema.name
+    return (
+        name in MACS
+        or name in STAND_INS
+        or name.startswith(("aten::upsample", "aten::_upsample", "prim::"))
+        or func._overloadpacket in flop_registry
+    )
+
+
+def is_creation(func: Any) -> bool:
+    """It makes a tensor from nothing."""
+    return _kind(func).startswith(CREATION) or _kind(func).endswith("_like")
+
+
+def folds(func: Any) -> bool:
+    """It is a norm, or works on each number by itself: compilers fold it into the operator before it."""
+    kind = _kind(func)
+    return kind in NORMS or kind in ("hardswish", "hardsigmoid", "hardtanh") or torch.Tag.pointwise in func.tags
+
+
+def visible_outputs(func: Any, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Without what kernels write for a backward pass only: statistics of norms, indices of max pooling."""
+    kind = _kind(func)
+    return outputs[:1] if kind in NORMS or "_with_indices" in kind or kind == "adaptive_max_pool2d" else outputs
+
+
+def _attention_output(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """``[..., queries, value dim]``, as fused kernels lay it out: the heads of one query beside each other."""
+    shape = (*query.shape[:-1], value.shape[-1])
+    if len(shape) < 4:
+        return query.new_empty(shape)
+    return query.new_empty((*shape[:-3], shape[-2], shape[-3], shape[-1])).transpose(-2, -3)
+
+
+def _same_shape(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+STAND_INS = {
+    ATTENTION: _attention_output,  # which devices without a kernel take apart, making [queries, keys] scores
+    "aten::batch_norm": _same_shape,  # whose shape PyTorch finds slowly
+}
+"""What gives the output of an operator in place of PyTorch's own inference of shapes."""
