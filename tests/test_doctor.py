@@ -176,6 +176,13 @@ def test_what_torch_pruning_cannot_follow_is_told_in_its_words(monkeypatch):
     assert check.problems[0].layers == ("before",)
 
 
+def test_a_network_that_cannot_be_copied_is_refused_with_a_sentence():
+    model = plain_net()
+    model.last_output = model(EXAMPLE)  # with its graph, which cannot be copied
+    with pytest.raises(ValueError, match=r"Sequential cannot be copied .* check it before it first runs"):
+        check_network(model, EXAMPLE)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_network_is_left_as_it_was(fails):
     model = plain_net().train()

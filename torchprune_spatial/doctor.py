@@ -106,6 +106,9 @@ def check_network(
         **options: further options of `tp.pruner.BasePruner` that concern the graph: ``forward_fn``,
             ``output_transform``, ``unwrapped_parameters``, ``customized_pruners``, ``root_module_types``.
 
+    Raises:
+        ValueError: the network cannot be copied.
+
     Example:
         >>> check = check_network(model, example_inputs)
         >>> print(check)
@@ -117,7 +120,14 @@ def check_network(
     with torch.random.fork_rng(devices), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        patient = _Patient(*copy.deepcopy((model, example_inputs, list(ignored_layers), num_heads, options)))
+        try:
+            copied = copy.deepcopy((model, example_inputs, list(ignored_layers), num_heads, options))
+        except Exception as error:
+            raise ValueError(
+                f"model {type(model).__name__} cannot be copied ({_sentence(error)}): check it before it first runs, "
+                "or delete the tensors that it keeps from the last run"
+            ) from error
+        patient = _Patient(*copied)
         problems = list(patient.problems(channels))
     found = [name for problem in problems for name in problem.layers]
     return NetworkCheck(problems, patient.outputs, [modules[name] for name in dict.fromkeys(found + patient.outputs)])

@@ -52,9 +52,12 @@ def outcomes(network: Network) -> Iterator[tuple[str, str]]:
 
 def output_layers(model: nn.Module, inputs: Any) -> list[nn.Module]:
     """The layers of the outputs, which a user of Torch-Pruning must ignore."""
-    trace = OutputTrace(module for module in model.modules() if isinstance(module, CHANNEL_LAYERS))
-    with trace.recording(model):
-        return list(trace.layers_behind(call_model(model, inputs)))
+    traced = copy.deepcopy(model)  # some networks keep tensors of the trace
+    names = {module: name for name, module in traced.named_modules() if isinstance(module, CHANNEL_LAYERS)}
+    trace = OutputTrace(names)
+    with trace.recording(traced):
+        layers = trace.layers_behind(call_model(traced, inputs))
+    return [model.get_submodule(names[layer]) for layer in layers]
 
 
 def ours(network: Network) -> SpatialMaskImportance:
