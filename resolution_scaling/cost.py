@@ -68,6 +68,7 @@ def profile(
         raise ValueError(f"view is {view!r}; expected 'eager' or 'fused'")
     if definition not in ("standard", "gretsi2025"):
         raise ValueError(f"definition is {definition!r}; expected 'standard' or 'gretsi2025'")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps; compiling it would tell nothing more
     inputs = _example_inputs(input_shape)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
     if definition == "gretsi2025":

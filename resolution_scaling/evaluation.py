@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 
-from .shapes import as_size
+from .cnn import image_of
+from .shapes import UnfitSizeError, as_size, run_shapes, shape_copy
 
 Measure = Callable[[nn.Module, Iterable], float]
 
@@ -73,7 +74,8 @@ def search_evaluation_size(
         measure: ``(model, loader)`` -> score, more is better; called without gradients. Default: `top1_accuracy`.
 
     Raises:
-        TypeError, ValueError: a size is not a number of pixels, there is none, or the loader has no batches.
+        TypeError, ValueError: a size is not a number of pixels, there is none, the loader has no batches, or the
+            network cannot run at a size (the text names the layer).
 
     Example:
         >>> def make_loader(K_eval):
@@ -85,9 +87,27 @@ def search_evaluation_size(
     sizes = sorted({as_size(size, "a size of sizes")[0] for size in sizes})
     if not sizes:
         raise ValueError("sizes is empty; expected at least one K_eval, px")
-    with evaluating(model):
-        scores = [SizeScore(size, float((measure or top1_accuracy)(model, make_loader(size)))) for size in sizes]
+    scores = []
+    for size in sizes:
+        try:
+            with evaluating(model):
+                scores.append(SizeScore(size, float((measure or top1_accuracy)(model, make_loader(size)))))
+        except Exception as error:
+            if unfit := _why_unfit(model, size):
+                raise unfit from error
+            raise
     return SizeSearch(tuple(scores))
+
+
+def _why_unfit(model: nn.Module, size: int) -> UnfitSizeError | None:
+    """An error that names the layer, if the network cannot run at this size."""
+    try:
+        run_shapes(shape_copy(model), (size, size), image_of(model)[0])
+    except UnfitSizeError as error:
+        return error
+    except Exception:  # it is not the size
+        return None
+    return None
 
 
 def top1_accuracy(model: nn.Module, loader: Iterable) -> float:

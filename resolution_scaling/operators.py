@@ -60,6 +60,8 @@ MACS: dict[str, Formula] = {
     "torchvision::deform_conv2d": _deformable_convolution,
 }
 
+ACTIVATIONS = ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "silu", "sigmoid", "leaky_relu", "elu")
+
 NORMS = {
     "batch_norm": 2,  # scale and shift, by statistics that are there
     "native_layer_norm": 7,  # mean; difference, square, mean of it; division by its root; scale and shift
@@ -75,7 +77,8 @@ PER_OUTPUT = {
     **dict.fromkeys(("upsample_bilinear2d", "_upsample_bilinear2d_aa", "grid_sampler_2d", "torchvision::roi_align"), 8),
     **dict.fromkeys(("upsample_trilinear3d", "grid_sampler_3d"), 16),
     **dict.fromkeys(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), 32),
-    **dict.fromkeys(("hardswish", "hardsigmoid", "hardtanh", "_prelu_kernel", "log_sigmoid_forward", "softplus"), 1),
+    **dict.fromkeys(ACTIVATIONS, 1),
+    **dict.fromkeys(("_prelu_kernel", "log_sigmoid_forward", "softplus"), 1),
     **dict.fromkeys(("glu", "native_dropout", "cumsum", "cumprod", "index_add", "scatter_add", "index_put"), 1),
 }
 """FLOPs of each number that is written, roughly."""
@@ -226,7 +229,7 @@ def is_creation(func: Any) -> bool:
 def folds(func: Any) -> bool:
     """It is a norm, or works on each number by itself: compilers fold it into the operator before it."""
     kind = _kind(func)
-    return kind in NORMS or kind in ("hardswish", "hardsigmoid", "hardtanh") or torch.Tag.pointwise in func.tags
+    return kind in NORMS or kind in ACTIVATIONS or torch.Tag.pointwise in func.tags
 
 
 def visible_outputs(func: Any, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -243,12 +246,18 @@ def _attention_output(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     return query.new_empty((*shape[:-3], shape[-2], shape[-3], shape[-1])).transpose(-2, -3)
 
 
-def _same_shape(x: torch.Tensor, *_: Any) -> torch.Tensor:
+def _same_shape(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return torch.empty_like(x)
 
 
-STAND_INS = {
+def _same_tensor(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return x
+
+
+STAND_INS: dict[str, Callable[..., torch.Tensor]] = {
     ATTENTION: _attention_output,  # which devices without a kernel take apart, making [queries, keys] scores
-    "aten::batch_norm": _same_shape,  # whose shape PyTorch finds slowly
+    "aten::batch_norm": _same_shape,
+    **{f"aten::{name}": _same_shape for name in ACTIVATIONS},
+    **{f"aten::{name}_": _same_tensor for name in ACTIVATIONS},
 }
-"""What gives the output of an operator in place of PyTorch's own inference of shapes."""
+"""What gives the output of an operator in place of PyTorch's own inference of shapes, which takes longer."""

