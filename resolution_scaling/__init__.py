@@ -1,19 +1,34 @@
-"""Lower the resolution at which a network works, and measure what it costs before and after."""
+"""Lower the resolution at which a network works, and measure what it costs before and after.
 
+`transforms` (the pipelines of reduced crop) needs torchvision and is imported by itself.
+"""
+
+from . import model_scaling
 from .cnn import FirstConvReduction, reduce_after_first_conv, undo_first_conv_reduction
 from .compare import Comparison, compare
 from .cost import profile
+from .evaluation import search_evaluation_size
+from .folding import fold_first_batch_norm
+from .model_scaling import scale_model
+from .recalibrate import recalibrate
+from .report import CostReport
 from .scaling import scale_resolution, undo_scaling
 from .vit import scale_vit, token_sizes, unscale_vit
 
 __all__ = [
     "Comparison",
+    "CostReport",
     "FirstConvReduction",
     "compare",
+    "fold_first_batch_norm",
+    "model_scaling",
     "profile",
+    "recalibrate",
     "reduce_after_first_conv",
+    "scale_model",
     "scale_resolution",
     "scale_vit",
+    "search_evaluation_size",
     "token_sizes",
     "undo_first_conv_reduction",
     "undo_scaling",

@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 from tabulate import tabulate
 
+from .cnn import image_of
 from .cost import profile
 from .report import CostReport
 from .vit import is_vit, token_sizes
@@ -152,8 +153,5 @@ def compare(
 
 def _one_image(model: nn.Module) -> tuple[int, ...]:
     """Shape of one image as the network takes it now, as far as can be told."""
-    config = getattr(model, "pretrained_cfg", None)
-    channels, *size = (config.get("input_size") if isinstance(config, dict) else None) or (3, 224, 224)
-    if is_vit(model):
-        size = token_sizes(model).image_size or size
-    return 1, channels, *size
+    channels, size = image_of(model)
+    return 1, channels, *(token_sizes(model).image_size or size if is_vit(model) else size)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, IterableDataset
 
+from resolution_scaling.meta import Forward, call_model
+
 from .regions import RegionMasks, regions_from_mask, regions_from_target
 
 Masks = Callable[[Any, Any], torch.Tensor]
-Forward = Callable[[torch.nn.Module, Any], Any]
 
-
-def call_model(model: torch.nn.Module, inputs: Any) -> Any:
-    """Call a model as Torch-Pruning does: a mapping as keywords, a tuple or list as positional arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+__all__ = ["CalibrationData", "Forward", "Masks", "call_model"]
 
 
 class CalibrationData:
