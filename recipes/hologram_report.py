@@ -108,7 +108,7 @@ def filters_figure(experiment: HologramPruning, keep_fraction: float) -> plt.Fig
         group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(channels)))
         scores = importance(group)
         kept = scores >= scores.topk(int(keep_fraction * channels)).values[-1]
-        inside, outside = importance.statistics(graph).means[reader][:2]
+        inside, outside = importance.statistics(graph).values[importance.measurement][reader][:2]
         for chosen, label, face in ((kept, "kept", None), (~kept, "removed", "none")):
             axis.scatter(outside[chosen], inside[chosen], edgecolors="#0072B2", facecolors=face, label=label)
         axis.set_title(name, fontsize=9)
