@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/conformance.md"))
     parser.add_argument("--match", default="", help="only networks whose name holds this")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
-    parser.add_argument("--network", choices=NETWORKS, help="one network, in this process, as lines of JSON")
+    parser.add_argument(
+        "--network", choices=NETWORKS, metavar="NAME", help="one network, in this process, as lines of JSON"
+    )
     arguments = parser.parse_args()
     if arguments.network:
         run_here(arguments.network)

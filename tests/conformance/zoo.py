@@ -206,4 +206,4 @@ HOST_FAILURES: dict[str, tuple[str, ...]] = {
     "segmentation_models_pytorch MAnet resnet18": ENDLESS,
     "segmentation_models_pytorch MAnet mobilenet_v2": ENDLESS,
 }
-"""Networks that Torch-Pruning cannot prune by its own magnitude importance, whatever is ignored, with its possible errors."""
+"""Networks that Torch-Pruning cannot prune by its own magnitude importance, whatever is ignored, with its errors."""
