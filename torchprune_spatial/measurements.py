@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ class Reading:
         x: its input, ``[batch, channels, *grid]``, whatever layout the layer itself takes.
         regions: the regions of the batch; None if no measurement asked for them.
         batch: number of the batch in this pass.
+        shared: whether several measurements read it, which makes it worth to keep ``|x|``.
     """
 
     layer: nn.Module
     x: torch.Tensor
     regions: RegionMasks | None
     batch: int
+    shared: bool = False
 
     @property
     def cells(self) -> torch.Tensor:
@@ -41,6 +44,13 @@ class Reading:
 
     def magnitudes(self) -> Iterator[torch.Tensor]:
         """``|x|`` as ``[images, channels, cells]`` in float32 or better, a few images at a time."""
+        return iter(self._magnitudes) if self.shared else self._chunks()
+
+    @functools.cached_property
+    def _magnitudes(self) -> list[torch.Tensor]:
+        return list(self._chunks())
+
+    def _chunks(self) -> Iterator[torch.Tensor]:
         dtype = torch.promote_types(self.x.dtype, torch.float32)
         for part in self.cells.split(self.chunk):
             yield part.to(dtype).abs()

@@ -125,7 +125,8 @@ class _Collector:
         if x is None or x.ndim < 2:
             return
         channels_last = isinstance(layer, nn.Linear)
-        reading = Reading(layer, x.detach().movedim(-1, 1) if channels_last else x.detach(), self._regions, self._batch)
+        channels_first = x.detach().movedim(-1, 1) if channels_last else x.detach()
+        reading = Reading(layer, channels_first, self._regions, self._batch, shared=len(self.totals) > 1)
         for measurement, totals in self.totals.items():
             key = measurement, id(x), channels_last, layer if measurement.depends_on_layer else None
             reference, version, found = self._last_reads.get(key, (lambda: None, 0, None))
@@ -194,7 +195,7 @@ def collect_statistics(
             layer: measurement.result(total, present, layers[layer]) for layer, total in totals.items()
         }
         for layer, found in values[measurement].items():  # in the order of the forward
-            if not found.isfinite().all():
+            if not found.sum().isfinite():  # a sum, because Gram matrices are large
                 raise ValueError(_non_finite_message(graph, layer, layers))
     return Statistics(values, output_layers)
 
