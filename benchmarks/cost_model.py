@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 from tqdm import tqdm
 
+from benchmarks import publish
 from recipes.unet import ResUNet
 from resolution_scaling.cost import profile
 
@@ -194,10 +195,7 @@ def main() -> None:
         f"`python -m benchmarks.cost_model {' '.join(options)}`: {torch.get_num_threads()} CPU threads, "
         f"{platform.machine()}, {versions}.",
     ]
-    report = "\n\n".join(parts) + "\n"
-    print(report)
-    if arguments.output:
-        arguments.output.write_text(report)
+    publish(parts, arguments.output)
 
 
 if __name__ == "__main__":

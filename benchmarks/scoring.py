@@ -24,6 +24,7 @@ from torchvision.models import resnet50
 from tqdm import tqdm
 
 import torchprune_spatial
+from benchmarks import publish
 from recipes.unet import ResUNet
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
@@ -230,10 +231,7 @@ def main() -> None:
         rows = compare(network, arguments.images, arguments.batch, arguments.rounds, device)
         parts += [f"## {network}", tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)]
     parts.append(f"`python -m benchmarks.scoring {' '.join(options)}`: {hardware}, {platform.machine()}, {versions}.")
-    report = "\n\n".join(parts) + "\n"
-    print(report)
-    if arguments.output:
-        arguments.output.write_text(report)
+    publish(parts, arguments.output)
 
 
 if __name__ == "__main__":

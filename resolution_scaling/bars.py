@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .figures import new_figure, saved
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -31,12 +33,8 @@ def cost_bars(report: CostReport, path: str | os.PathLike | None = None, depth: 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the plot needs matplotlib: pip install matplotlib") from error
     costs = report.rows(depth) or {report.model: report.by_module()[""]}
-    figure = Figure(figsize=(10, 1.4 + 0.22 * len(costs)), layout="constrained")
+    figure = new_figure(10, 1.4 + 0.22 * len(costs))
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (label, value) in zip(panels, PANELS.items(), strict=True):
         axes.barh(range(len(costs)), [value(cost) for cost in costs.values()], height=0.8, color="#0072B2")
@@ -46,6 +44,4 @@ def cost_bars(report: CostReport, path: str | os.PathLike | None = None, depth: 
     panels[0].set_ylim(len(costs) - 0.4, -0.6)  # the first module on top
     inputs = " and ".join(str(list(shape)) for shape in report.inputs)
     figure.suptitle(f"{report.model} on {inputs}, {report.view} view", fontsize=10)
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    return saved(figure, path)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from .cnn import image_of
 from .cost import profile
+from .figures import new_figure, saved
 from .report import CostReport
 from .vit import is_vit, token_sizes
 
@@ -87,11 +88,7 @@ class Comparison:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("the plot needs matplotlib: pip install matplotlib") from error
-        figure = Figure(figsize=(7, 5), layout="constrained")
+        figure = new_figure(7, 5)
         axes = figure.subplots()
         for i, method in enumerate(dict.fromkeys(method for method, _ in self.reports)):
             points = [
@@ -110,9 +107,7 @@ class Comparison:
         axes.set_ylim(0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        return saved(figure, path)
 
 
 def compare(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -90,7 +90,7 @@ def search_evaluation_size(
     scores = []
     for size in sizes:
         try:
-            with evaluating(model):
+            with evaluating(model), torch.no_grad():
                 scores.append(SizeScore(size, float((measure or top1_accuracy)(model, make_loader(size)))))
         except Exception as error:
             if unfit := _why_unfit(model, size):
@@ -132,13 +132,12 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[Any]:
-    """Evaluation mode without gradients; afterwards, each module is in the mode in which it was."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each module's own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
-            yield model
+        yield
     finally:
         for module, training in modes:
             module.training = training

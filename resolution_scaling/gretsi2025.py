@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch.nn as nn
 from tabulate import tabulate
+
+from .report import json_text
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,7 @@ class Gretsi2025Report:
 
     def to_json(self, path: str | os.PathLike | None = None) -> str:
         """`to_dict` as JSON text, also written to ``path`` if given."""
-        text = json.dumps(self.to_dict(), indent=1)
-        if path is not None:
-            with open(path, "w") as file:
-                file.write(text + "\n")
-        return text
+        return json_text(self.to_dict(), path)
 
     def __str__(self) -> str:
         rows = [(part, f"{flops / 1e9:.3f}") for part, flops in self.flops_by_part.items()]

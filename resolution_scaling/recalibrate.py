@@ -117,7 +117,7 @@ def recalibrate(
     saved = Checkpoint(checkpoint, save_every, before, options)
     data = _Data(loader, device_of(model), size)
     try:
-        with evaluating(model), evaluating(model if reference is None else reference):
+        with evaluating(model), evaluating(model if reference is None else reference), torch.no_grad():
             if norms:
                 _adapt_statistics(norms, model, reference, data, saved)
             if trained:

@@ -256,17 +256,22 @@ class CostReport:
 
     def to_json(self, path: str | os.PathLike | None = None) -> str:
         """`to_dict` as JSON text, also written to ``path`` if given."""
-        text = json.dumps(self.to_dict(), indent=1)
-        if path is not None:
-            with open(path, "w") as file:
-                file.write(text + "\n")
-        return text
+        return json_text(self.to_dict(), path)
 
     def plot(self, path: str | os.PathLike | None = None, depth: int | None = None) -> Figure:
         """Bars of FLOPs, weights and largest operators by module, see `cost_bars`."""
         from .bars import cost_bars
 
         return cost_bars(self, path, depth)
+
+
+def json_text(content: dict[str, Any], path: str | os.PathLike | None = None) -> str:
+    """JSON text, also written to ``path`` if given."""
+    text = json.dumps(content, indent=1)
+    if path is not None:
+        with open(path, "w") as file:
+            file.write(text + "\n")
+    return text
 
 
 def _text(rows: list[dict[str, str]]) -> str:

@@ -13,13 +13,14 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
 
+from resolution_scaling.evaluation import evaluating
+
 from .attention import attention_heads
 from .calibration import call_model
 from .channel_scatter import CUSTOMIZED_PRUNERS
 from .cost import call_on_meta, count_flops, meta_copy
 from .record import PruningRecord
 from .removal import ScoredGroup, removal_order, root_of, scored_group
-from .statistics import evaluating
 
 OURS = {"iterative_steps", "iterative_pruning_ratio_scheduler", "pruning_ratio", "ch_sparsity", "ch_sparsity_dict"}
 SPREAD = ("global_pruning", "isomorphic", "round_to", "max_pruning_ratio")

@@ -11,13 +11,15 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
+from resolution_scaling.evaluation import evaluating
+
 from .calibration import Forward, Masks
 from .groups import CHANNEL_LAYERS, best_of_parts, members_that_write, reduce_over_members
 from .importance import CalibratedImportance, ChannelImportance, Normalizer
 from .measurements import CELLS, MeanMagnitude, Measurement, NonzeroShare, RegionMeans
 from .outputs import output_layers_in
 from .selection import in_order_of, top_count, union_of_tops, union_scores
-from .statistics import Calibration, evaluating
+from .statistics import Calibration
 
 
 class SpatialMaskImportance(CalibratedImportance):

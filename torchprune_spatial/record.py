@@ -12,6 +12,8 @@ import torch_pruning as tp
 from tabulate import tabulate
 from torch_pruning.dependency import DependencyGraph, Group
 
+from resolution_scaling.figures import new_figure, saved
+
 from .attention import update_attention
 from .calibration import Forward, call_model
 from .channel_scatter import dead_channel_groups
@@ -154,15 +156,11 @@ class PruningRecord:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("the plot needs matplotlib: pip install matplotlib") from error
         modules = dict(self.model.named_modules())
         rows = [row for row in self.rows() if not isinstance(modules[row["name"]], NORMS)]
         names = [row["name"] for row in rows]
         before, after = [row["out_before"] for row in rows], [row["out_after"] for row in rows]
-        figure = Figure(figsize=(8, 1.2 + 0.24 * len(rows)), layout="constrained")
+        figure = new_figure(8, 1.2 + 0.24 * len(rows))
         axes = figure.subplots()
         axes.barh(range(len(rows)), before, height=0.8, color="#D9D9D9", label="before")
         axes.barh(range(len(rows)), after, height=0.8, color="#0072B2", label="kept")
@@ -176,9 +174,7 @@ class PruningRecord:
         axes.set_xlabel("output channels")
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper right", ncols=2, frameon=False)
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        return saved(figure, path)
 
     def masks(self) -> dict[str, torch.Tensor]:
         """The kept channels as masks over the original ones: ``"layer.out"`` and ``"layer.in"`` -> ``[channels]`` bool.

@@ -12,6 +12,8 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph
 
+from resolution_scaling.evaluation import evaluating
+
 from .calibration import CalibrationData, Forward, Masks, call_model
 from .groups import channel_layers, producers_of
 from .measurements import Measurement, Reading, pad
@@ -136,18 +138,6 @@ class _Collector:
                 self._last_reads[key] = weakref.ref(x), x._version, found
             if found is not None:
                 totals[layer] = totals[layer] + found if layer in totals else found
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each module's own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @torch.no_grad()
