@@ -21,44 +21,51 @@ CHUNK_ELEMENTS = 2**21
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layer reads in one batch.
+    """What a layer reads of a few images.
 
     Attributes:
         layer: the layer that reads.
-        x: its input, ``[batch, channels, *grid]``, whatever layout the layer itself takes.
-        regions: the regions of the batch; None if no measurement asked for them.
-        batch: number of the batch in this pass.
-        shared: whether several measurements read it, which makes it worth to keep ``|x|``.
+        x: its input, ``[images, channels, *grid]``, whatever layout the layer itself takes.
+        weights: of its cells in the means of the regions, ``[images, 2, regions, cells]`` (`RegionMasks.weights`); None
+            if no measurement asked for regions.
+        number: of its batch in this pass, and of its first image in the batch.
     """
 
     layer: nn.Module
     x: torch.Tensor
-    regions: RegionMasks | None
-    batch: int
-    shared: bool = False
-
-    @property
-    def cells(self) -> torch.Tensor:
-        """The input as ``[batch, channels, cells]``."""
-        return self.x.flatten(2) if self.x.ndim > 2 else self.x.unsqueeze(2)
-
-    def magnitudes(self) -> Iterator[torch.Tensor]:
-        """``|x|`` as ``[images, channels, cells]`` in float32 or better, a few images at a time."""
-        return iter(self._magnitudes) if self.shared else self._chunks()
+    weights: torch.Tensor | None
+    number: tuple[int, int]
 
     @functools.cached_property
-    def _magnitudes(self) -> list[torch.Tensor]:
-        return list(self._chunks())
+    def magnitude(self) -> torch.Tensor:
+        """``|x|`` as ``[images, channels, cells]`` in float32 or better."""
+        x = _cells(self.x).to(torch.promote_types(self.x.dtype, torch.float32))
+        return x if x.device.type == "cpu" and x.amin() >= 0 else x.abs()  # after ReLU, to look is faster than a copy
 
-    def _chunks(self) -> Iterator[torch.Tensor]:
-        dtype = torch.promote_types(self.x.dtype, torch.float32)
-        for part in self.cells.split(self.chunk):
-            yield part.to(dtype).abs()
 
-    @property
-    def chunk(self) -> int:
-        """How many images `magnitudes` takes at a time."""
-        return max(1, CHUNK_ELEMENTS // self.x[0].numel())
+def readings(layer: nn.Module, x: torch.Tensor, regions: RegionMasks | None, batch: int) -> Iterator[Reading]:
+    """A batch that a layer reads, a few images at a time, so that what is made of them stays small and in the cache.
+
+    Args:
+        layer: the layer.
+        x: its input, ``[batch, channels, *grid]``.
+        regions: the regions of the batch. Where the position of a cell is unknown, every region sees it.
+        batch: number of the batch.
+    """
+    weights = None
+    if regions is not None:
+        weights = regions.weights(len(x), tuple(x.shape[2:]))
+        if weights is None:
+            weights = x.new_ones(1, 1, 1, 1).expand(len(x), 2, regions.planes.shape[1], _cells(x).shape[2])
+        weights = weights.to(torch.promote_types(x.dtype, torch.float32))
+    step = max(1, CHUNK_ELEMENTS // x[0].numel())
+    for first in range(0, len(x), step):
+        images = slice(first, first + step)
+        yield Reading(layer, x[images], None if weights is None else weights[images], (batch, first))
+
+
+def _cells(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
 
 
 class Measurement(ABC):
@@ -73,17 +80,22 @@ class Measurement(ABC):
 
     @abstractmethod
     def measure(self, reading: Reading) -> Any:
-        """What one batch adds (anything with ``+``), or None where this layer has nothing to measure."""
+        """What a few images add: anything with ``+``."""
 
     @abstractmethod
-    def result(self, total: Any, present: torch.Tensor, reader: str) -> torch.Tensor:
-        """Values of the input channels, made of the sum over all batches.
+    def result(self, total: Any, present: torch.Tensor, reader: str) -> Any:
+        """Values of the input channels on the CPU, made of the sum over all batches.
 
         Args:
             total: the sum.
             present: which regions have any pixel in the whole calibration data, ``[regions]`` bool.
             reader: name of the layer, for messages.
         """
+
+    @staticmethod
+    def is_finite(values: Any) -> bool:
+        """Whether the values are free of NaN and infinity."""
+        return bool(values.isfinite().all())
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class _ChannelMean(Measurement):
 
     def measure(self, reading: Reading) -> torch.Tensor:
         """Sum of each channel, and behind them the number of cells."""
-        total = sum(self._value(part).sum(2).sum(0, dtype=torch.float64) for part in reading.magnitudes())
+        total = self._value(reading.magnitude).sum(2).sum(0, dtype=torch.float64)
         return F.pad(total, (0, 1), value=reading.x.numel() / reading.x.shape[1])
 
     def result(self, total: torch.Tensor, present: torch.Tensor, reader: str) -> torch.Tensor:
@@ -155,17 +167,9 @@ class RegionMeans(Measurement):
     needs_regions: ClassVar[bool] = True
 
     def measure(self, reading: Reading) -> _RegionSums:
-        """Sums over the cells, pure ones and by coverage; where the position is unknown all the regions see all."""
-        batch, channels = reading.x.shape[:2]
-        weights = reading.regions.weights(batch, tuple(reading.x.shape[2:]))
-        if weights is None:
-            regions = reading.regions.planes.shape[1]
-            weights = reading.x.new_ones(1, 1, 1, 1).expand(batch, 2, regions, reading.cells.shape[2])
-        weights = weights.to(torch.promote_types(reading.x.dtype, torch.float32))
-        activation = torch.zeros(2 * weights.shape[2], channels, dtype=torch.float64, device=reading.x.device)
-        for weight, magnitude in zip(weights.flatten(1, 2).split(reading.chunk), reading.magnitudes(), strict=True):
-            activation += torch.bmm(weight, magnitude.mT).sum(0, dtype=torch.float64)
-        return _RegionSums(activation.unflatten(0, (2, -1)), weights.sum((0, 3), dtype=torch.float64))
+        """Sums over the cells, pure ones and by coverage."""
+        sums = torch.bmm(reading.weights.flatten(1, 2), reading.magnitude.mT).sum(0, dtype=torch.float64)
+        return _RegionSums(sums.unflatten(0, (2, -1)), reading.weights.sum((0, 3), dtype=torch.float64))
 
     def result(self, total: _RegionSums, present: torch.Tensor, reader: str) -> torch.Tensor:
         """Means of the regions that are present, and overall.

@@ -16,7 +16,7 @@ from resolution_scaling.evaluation import evaluating
 
 from .calibration import CalibrationData, Forward, Masks, call_model
 from .groups import channel_layers, producers_of
-from .measurements import Measurement, Reading, pad
+from .measurements import Measurement, pad, readings
 from .outputs import OutputTrace
 from .regions import RegionMasks
 
@@ -26,11 +26,11 @@ class Statistics:
     """What one pass over the calibration data found.
 
     Attributes:
-        values: for each measurement, its values by the layer that reads the channels: ``[values, in_channels]``.
+        values: for each measurement, its values by the layer that reads the channels; means are ``[values, channels]``.
         output_layers: layers whose channels are outputs of the network.
     """
 
-    values: dict[Measurement, dict[nn.Module, torch.Tensor]]
+    values: dict[Measurement, dict[nn.Module, Any]]
     output_layers: set[nn.Module]
 
 
@@ -128,16 +128,22 @@ class _Collector:
             return
         channels_last = isinstance(layer, nn.Linear)
         channels_first = x.detach().movedim(-1, 1) if channels_last else x.detach()
-        reading = Reading(layer, channels_first, self._regions, self._batch, shared=len(self.totals) > 1)
+        last = self._last_reads
+        keys = {m: (m, id(x), channels_last, layer if m.depends_on_layer else None) for m in self.totals}
+        new = [m for m, key in keys.items() if key not in last or last[key][0]() is not x or last[key][1] != x._version]
+        if new:  # several layers often read one tensor: measure it once
+            found: dict[Measurement, Any] = {}
+            with torch.autocast(x.device.type, enabled=False):
+                for reading in readings(layer, channels_first, self._regions, self._batch):
+                    for measurement in new:
+                        _add(found, measurement, measurement.measure(reading))
+            last.update((keys[m], (weakref.ref(x), x._version, found[m])) for m in new)
         for measurement, totals in self.totals.items():
-            key = measurement, id(x), channels_last, layer if measurement.depends_on_layer else None
-            reference, version, found = self._last_reads.get(key, (lambda: None, 0, None))
-            if reference() is not x or version != x._version:  # several layers often read one tensor: measure it once
-                with torch.autocast(x.device.type, enabled=False):
-                    found = measurement.measure(reading)
-                self._last_reads[key] = weakref.ref(x), x._version, found
-            if found is not None:
-                totals[layer] = totals[layer] + found if layer in totals else found
+            _add(totals, layer, last[keys[measurement]][2])
+
+
+def _add(totals: dict, key: Any, value: Any) -> None:
+    totals[key] = totals[key] + value if key in totals else value
 
 
 @torch.no_grad()
@@ -185,7 +191,7 @@ def collect_statistics(
             layer: measurement.result(total, present, layers[layer]) for layer, total in totals.items()
         }
         for layer, found in values[measurement].items():  # in the order of the forward
-            if not found.sum().isfinite():  # a sum, because Gram matrices are large
+            if not measurement.is_finite(found):
                 raise ValueError(_non_finite_message(graph, layer, layers))
     return Statistics(values, output_layers)
 

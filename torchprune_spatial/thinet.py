@@ -21,24 +21,33 @@ from .statistics import Calibration
 FORMS = ("tpami", "iccv")
 
 
-class _Gram:
-    """Gram matrix of rows that come in parts; multiplied out where there are more rows than channels."""
+class Gram:
+    """Gram matrix of rows that come in parts; multiplied out only when there are more rows than channels."""
 
     def __init__(self, rows: torch.Tensor, matrix: torch.Tensor | float = 0.0):
-        self.rows, self.matrix = rows, matrix  # [rows, channels] float32, [channels, channels] float64
+        self._rows, self._matrix = rows, matrix  # [rows, channels] float32, [channels, channels] float64
         if rows.shape[0] > rows.shape[1]:
-            self.rows, self.matrix = rows[:0], self.total()
+            self._rows, self._matrix = rows[:0], self.matrix()
 
-    def __add__(self, other: _Gram) -> _Gram:
-        return _Gram(torch.cat([self.rows, other.rows]), self.matrix + other.matrix)
+    def __add__(self, other: Gram) -> Gram:
+        return Gram(torch.cat([self._rows, other._rows]), self._matrix + other._matrix)
 
-    def total(self) -> torch.Tensor:
-        return (self.rows.mT @ self.rows).double() + self.matrix
+    def matrix(self) -> torch.Tensor:
+        """The matrix: ``[channels, channels]`` float64."""
+        return (self._rows.mT @ self._rows).double() + self._matrix
+
+    def cpu(self) -> Gram:
+        """The same on the CPU."""
+        return Gram(self._rows.cpu(), torch.as_tensor(self._matrix).cpu())
+
+    def is_finite(self) -> bool:
+        """Whether the matrix is."""
+        return bool(self._rows.sum().isfinite() and torch.as_tensor(self._matrix).sum().isfinite())
 
 
 @dataclass(frozen=True)
 class Contributions(Measurement):
-    """How the input channels of a layer add up to its outputs: a Gram matrix, ``[channels, channels]`` float64.
+    """How the input channels of a layer add up to its outputs: a Gram matrix.
 
     A row of ``X`` is one sampled output value (image, position, filter) without its bias, split into what each input
     channel contributes: ``y = sum_c x_c``, ``x_c = sum_k W[filter, c, k] input[c, position + k]``. The Gram matrix
@@ -56,17 +65,22 @@ class Contributions(Measurement):
     seed: int = 0
     depends_on_layer: ClassVar[bool] = True
 
-    def measure(self, reading: Reading) -> _Gram:
-        """Rows sampled in this batch, or energies."""
+    def measure(self, reading: Reading) -> Gram:
+        """Sampled rows, or energies."""
         if not mixes_channels(reading.layer):
-            energies = sum(part.square().sum(2).sum(0, dtype=torch.float64) for part in reading.magnitudes())
-            return _Gram(reading.x.new_zeros(0, len(energies), dtype=torch.float32), energies.diag())
-        generator = torch.Generator().manual_seed(self.seed * 2**20 + reading.batch)
-        return _Gram(contributions(reading.layer, reading.x, self.locations, generator))
+            energies = reading.magnitude.square().sum(2).sum(0, dtype=torch.float64)
+            return Gram(reading.x.new_zeros(0, len(energies), dtype=torch.float32), energies.diag())
+        generator = torch.Generator().manual_seed(hash((self.seed, *reading.number)))
+        return Gram(contributions(reading.layer, reading.x, self.locations, generator))
 
-    def result(self, total: _Gram, present: torch.Tensor, reader: str) -> torch.Tensor:
+    def result(self, total: Gram, present: torch.Tensor, reader: str) -> Gram:
         """The Gram matrix."""
-        return total.total().cpu()
+        return total.cpu()
+
+    @staticmethod
+    def is_finite(values: Gram) -> bool:
+        """Whether the matrix is."""
+        return values.is_finite()
 
 
 def mixes_channels(layer: nn.Module) -> bool:
@@ -275,7 +289,7 @@ class ThiNetImportance(CalibratedImportance):
             return None
         grams: dict[nn.Module, torch.Tensor] = {}
         for member in members:
-            gram = values[member.layer][member.channels][:, member.channels]
+            gram = values[member.layer].matrix()[member.channels][:, member.channels]
             rows = torch.zeros(channels, len(gram), dtype=gram.dtype).index_add_(0, member.positions, gram)
             found = torch.zeros(channels, channels, dtype=gram.dtype).index_add_(1, member.positions, rows)
             grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
