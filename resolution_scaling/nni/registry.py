@@ -1,0 +1,78 @@
+"""The algorithms that a search can name: NNI's own, ``'resolution'``, and whatever else registers here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn as nn
+
+Compress = Callable[..., nn.Module]
+"""``(model, config_list, module, **parameters)`` -> the compressed network, the same object or another.
+
+``config_list`` is NNI's (op_types, op_names, and a ratio), empty where the algorithm works on the whole network;
+``module`` is the user's AutoCompress class, which gives data, trainers and a ``dummy_input``.
+"""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to compress a network.
+
+    Attributes:
+        name: what configurations call it.
+        compress: does it.
+        outline: what ``compress`` would leave, in shapes alone: takes the same arguments with the network on the meta
+            device, and no data. Limits on FLOPs and memory are then checked before the network is compressed. None
+            where that cannot be told in advance.
+        needs_config_list: whether a configuration must say which layers, and how much of them.
+    """
+
+    name: str
+    compress: Compress
+    outline: Compress | None = None
+    needs_config_list: bool = True
+
+
+_algorithms: dict[str, Algorithm] = {}
+
+
+def register_algorithm(algorithm: Algorithm, *, replace: bool = False) -> None:
+    """Let searches name an algorithm. Trials run in processes of their own, so do this in a file that they import.
+
+    Args:
+        algorithm: the algorithm.
+        replace: take the place of another of this name.
+
+    Raises:
+        ValueError: the name is taken, or no plain word.
+
+    Example:
+        >>> register_algorithm(Algorithm("halve", lambda model, config_list, module: halve(model)))
+    """
+    name: Any = algorithm.name
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name of an algorithm is {name!r}; expected a word such as 'my_algorithm'")
+    if name in _algorithms and not replace:
+        raise ValueError(f"there is an algorithm {name!r} already: choose another name, or pass replace=True")
+    _algorithms[name] = algorithm
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """The algorithm of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _algorithms:
+        raise ValueError(
+            f"unknown algorithm {name!r}; known here are {', '.join(map(repr, algorithm_names()))}. Others join by "
+            "register_algorithm, 'spatial_mask' by `import torchprune_spatial.nni`"
+        )
+    return _algorithms[name]
+
+
+def algorithm_names() -> list[str]:
+    """All the names, sorted."""
+    return sorted(_algorithms)
