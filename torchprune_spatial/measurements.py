@@ -150,7 +150,8 @@ class _RegionSums:
 
 def pad(values: torch.Tensor, length: int) -> torch.Tensor:
     """Zeros behind the last dimension, up to at least ``length``."""
-    return F.pad(values, (0, max(0, length - values.shape[-1])))
+    missing = length - values.shape[-1]
+    return F.pad(values, (0, missing)) if missing > 0 else values
 
 
 @dataclass(frozen=True)
