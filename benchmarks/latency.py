@@ -34,26 +34,29 @@ FULL_SIZE = 224
 SIZES = (192, 160, 128, 96)
 
 
-def resnet() -> Iterator[tuple[str, int, nn.Module, int]]:
+Variant = tuple[str, str, nn.Module, int]
+"""Method, its setting, the network, and the size of the images that it reads, px."""
+
+
+def resnet() -> Iterator[Variant]:
     """ResNet-50 at full size, then with smaller images, then reduced after the first convolution."""
     model = resnet50().eval()
-    yield "full size", FULL_SIZE, model, FULL_SIZE
-    yield from (("RC", size, model, size) for size in SIZES)
-    yield from (("FCR", size, rs.scale_resolution(model, size), FULL_SIZE) for size in SIZES)
+    yield "full size", f"{FULL_SIZE} px", model, FULL_SIZE
+    yield from (("RC", f"{size} px", model, size) for size in SIZES)
+    yield from (("FCR", f"{size} px", rs.scale_resolution(model, size), FULL_SIZE) for size in SIZES)
 
 
-def vit() -> Iterator[tuple[str, int, nn.Module, int]]:
+def vit() -> Iterator[Variant]:
     """ViT-S/16 at full size, then with fewer tokens: smaller images, or larger patches of the full image."""
     model = timm.create_model("vit_small_patch16_224").eval()
-    yield "full size", FULL_SIZE, model, FULL_SIZE
-    yield from (("smaller images", size, rs.scale_resolution(model, size), size) for size in SIZES)
+    yield "full size", f"{FULL_SIZE} px", model, FULL_SIZE
+    yield from (("smaller images", f"{size} px", rs.scale_resolution(model, size), size) for size in SIZES)
     for patch in (28, 32):
-        scaled = rs.scale_resolution(model, patch_size=patch)
-        yield f"patches of {patch} px", FULL_SIZE, scaled, FULL_SIZE
+        scaled = rs.scale_resolution(model, FULL_SIZE, patch_size=patch)
+        yield "larger patches", f"{patch} px", scaled, FULL_SIZE
 
 
 NETWORKS = {"ResNet-50": resnet, "ViT-S/16": vit}
-"""For each network its methods: name, size in px, network, size of the images that it reads."""
 
 
 def eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
@@ -93,9 +96,9 @@ def measure(network: str, batch: int, rounds: int) -> list[dict]:
     torch.manual_seed(0)
     rows: list[dict] = []
     forwards: list[dict[str, Callable[[], object]]] = []
-    for method, size, model, image_size in tqdm(list(NETWORKS[network]()), desc=f"{network}, export"):
+    for method, setting, model, image_size in tqdm(list(NETWORKS[network]()), desc=f"{network}, export"):
         images = torch.rand(batch, 3, image_size, image_size)
-        rows.append({"method": method, "size": size, "gflops": rs.profile(model, images).flops / 1e9})
+        rows.append({"method": method, "setting": setting, "gflops": rs.profile(model, images).flops / 1e9})
         forwards.append({runtime: build(model, images) for runtime, build in RUNTIMES.items()})
     for runtime in RUNTIMES:
         times: list[list[float]] = [[] for _ in rows]
@@ -115,7 +118,7 @@ def table(rows: list[dict]) -> str:
     cells = [
         {
             "method": row["method"],
-            "px": row["size"],
+            "setting": row["setting"],
             "GFLOPs": f"{row['gflops']:.2f}",
             "FLOPs": f"{row['gflops'] / full['gflops']:.2f}",
             **{f"latency, {runtime}": f"{row[runtime]:.2f}" for runtime in RUNTIMES},
@@ -131,21 +134,17 @@ def plot(measured: dict[str, list[dict]]) -> Figure:
     panels = figure.subplots(1, len(RUNTIMES), sharex=True, sharey=True)
     for runtime, axes in zip(RUNTIMES, panels, strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", label="latency = FLOPs")
-        lines = [(network, method) for network, rows in measured.items() for method in _methods(rows)]
+        lines = dict.fromkeys((network, row["method"]) for network, rows in measured.items() for row in rows[1:])
         for (network, method), color, marker in zip(lines, COLORS, MARKERS, strict=False):
-            rows = [row for row in measured[network] if row["method"].startswith(("full", method))]
-            full = rows[0]["gflops"]
-            points = sorted((row["gflops"] / full, row[runtime]) for row in rows)
+            full, *others = measured[network]
+            rows = [full, *(row for row in others if row["method"] == method)]
+            points = sorted((row["gflops"] / full["gflops"], row[runtime]) for row in rows)
             axes.plot(*zip(*points, strict=True), color=color, marker=marker, label=f"{network}, {method}")
         axes.set(title=runtime, xlabel="FLOPs, of those at 224 px", xlim=0, ylim=0)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("latency, of that at 224 px")
     panels[0].legend(frameon=False)
     return figure
-
-
-def _methods(rows: list[dict]) -> list[str]:
-    return list(dict.fromkeys(row["method"].split(" of ")[0] for row in rows[1:]))
 
 
 def main() -> None:

@@ -63,10 +63,13 @@ def run_shapes(draft: nn.Module, size: Size, in_channels: int) -> Any:
             layer = draft.get_submodule(name)
             what = f"{name} ({type(layer).__name__})" if name else f"the forward of {type(layer).__name__}"
             maps = " and ".join("x".join(map(str, shape[2:])) for shape in shapes if len(shape) == 4)
-            raise UnfitSizeError(
+            message = (
                 f"{type(draft).__name__} cannot run at {size[0]}x{size[1]} px: {what} fails"
                 f"{f' on its {maps} map' if maps else ''}: {str(error).splitlines()[0] if str(error) else error!r}"
-            ) from error
+            )
+            if isinstance(error, NotImplementedError):
+                message += ". If it looks at values, as detectors do, scale the part that does not: its backbone"
+            raise UnfitSizeError(message) from error
 
 
 @contextmanager
