@@ -84,6 +84,8 @@ def resize_output(
     convolution: nn.Conv2d, role: type[ResizedConv2d], own_size: Size, resized: Size, interpolation: str
 ) -> None:
     """Make a convolution, in place, one that resizes its output. Nothing is copied, and nothing can fail."""
+    if getattr(vars(convolution).get("forward"), "__func__", None) is type(convolution).forward:
+        del convolution.forward  # NNI leaves a bound method when it unwraps a layer, which would hide the class's
     convolution.own_size, convolution.resized, convolution.interpolation = own_size, resized, interpolation
     convolution.__class__ = _resized_class(role, type(convolution))
 

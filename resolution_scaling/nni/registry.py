@@ -25,13 +25,13 @@ class Algorithm:
         compress: does it.
         outline: what ``compress`` would leave, in shapes alone: takes the same arguments with the network on the meta
             device, and no data. Limits on FLOPs and memory are then checked before the network is compressed. None
-            where that cannot be told in advance.
+            where that cannot be told in advance; it may also return None, where the shapes depend on scores.
         needs_config_list: whether a configuration must say which layers, and how much of them.
     """
 
     name: str
     compress: Compress
-    outline: Compress | None = None
+    outline: Callable[..., nn.Module | None] | None = None
     needs_config_list: bool = True
 
 

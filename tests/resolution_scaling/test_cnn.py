@@ -289,6 +289,15 @@ def test_export(build, shape):
     assert torch.allclose(exported(image), model(image), atol=1e-6)
 
 
+def test_a_forward_left_on_the_layer_does_not_hide_the_reduction():
+    """NNI leaves a bound method on each layer that it unwrapped."""
+    model, image = small_net().eval(), torch.rand(1, 3, 32, 32)
+    expected = reduce_after_first_conv(copy.deepcopy(model), 16, 32)(image)
+    for module in model.modules():
+        module.forward = module.forward
+    assert torch.equal(reduce_after_first_conv(model, 16, 32)(image), expected)
+
+
 @pytest.mark.parametrize(("build", "shape"), [BUILDERS[0], BUILDERS[2]])
 def test_symbolic_trace(build, shape):
     model, image = reduce_after_first_conv(build().eval(), 16, 32), torch.rand(shape)
