@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all test-nni2 test-nni3 clean
 
 demo: .venv/recipes
 	$(BIN)/python -m recipes.hologram_pruning --preset smoke --output results/hologram_smoke
@@ -15,6 +15,20 @@ test: .venv/test
 test-all: .venv/test
 	$(BIN)/pytest
 
+# The two generations of NNI cannot share an environment, so each has its own: .venv-nni2 and .venv-nni3. NNI needs
+# Python 3.8 to 3.12. NNI_TESTS="" runs the slow tests too.
+NNI_TESTS ?= -m "not slow"
+
+test-nni2: .venv-nni2/test-nni2
+test-nni3: .venv-nni3/test-nni3
+test-nni2 test-nni3: test-%:
+	.venv-$*/bin/python -m pytest tests/nni $(NNI_TESTS)
+
+.venv-nni2/% .venv-nni3/%: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
 # One stamp file per extra: reinstalled when pyproject.toml changes.
 .venv/%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,4 +36,4 @@ test-all: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv results
+	rm -rf .venv .venv-nni2 .venv-nni3 results

@@ -1,0 +1,302 @@
+"""Pruning and resolution searched together with NNI, beside pruning alone and resolution alone.
+
+A small ResNet is trained once. Then NNI (2.10.1 or 3.0) searches for networks that keep a limit on FLOPs: jointly, and
+with the same number of trials by pruning alone; resolutions alone are few, and all tried. The three Pareto fronts,
+their hypervolumes, and every trial are written to the output folder. While a search runs, NNI's web portal shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from resolution_scaling.nni.limits import count_costs
+from resolution_scaling.nni.results import TrialRecord
+from resolution_scaling.nni.search import resume_search, search
+from resolution_scaling.nni.search_report import SearchReport
+from resolution_scaling.nni.search_result import SearchResult, read_settings
+
+from .files import replacing
+from .search_task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
+from .training import Hardware, Training, save_weights, train
+
+RATIOS = {"_type": "quniform", "_value": [0.1, 0.6, 0.1]}
+PRUNING = {"l1": RATIOS, "spatial_mask": RATIOS}
+SIZES = [14, 16, 18, 20, 22, 24]
+REWARD_FOR_HALVING = {"flops": 0.01}
+TUNERS = ("TPE", "Evolution", "GridSearch", "Random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Sizes of the recipe.
+
+    Attributes:
+        task: network and data.
+        training: of the network before the searches.
+        trials: of the joint search, and of pruning alone.
+        flops_limit: share of the FLOPs of the unchanged network.
+    """
+
+    task: Task
+    training: Training
+    trials: int
+    flops_limit: float = 0.7
+
+
+PRESETS = {
+    "smoke": Preset(
+        task=Task(width=8, train_images=3000, validation_images=1000, finetuning_epochs=1),
+        training=Training(epochs=8, learning_rate=5e-3, batch_size=64, one_cycle=True),
+        trials=12,
+    ),
+    "small": Preset(
+        task=Task(width=16, train_images=8000, validation_images=2000, finetuning_epochs=2),
+        training=Training(epochs=8, learning_rate=5e-3, batch_size=64, one_cycle=True),
+        trials=40,
+    ),
+}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.autocompress_search", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--preset", choices=PRESETS, default="smoke", help="size of the experiment (default: smoke)")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: results/autocompress_PRESET)")
+    parser.add_argument("--resume", metavar="ID", help="NNI's id of the search to go on with, after it was stopped")
+    parser.add_argument("--tuner", choices=TUNERS, default="TPE")
+    parser.add_argument("--port", type=int, default=8080, help="of NNI's web portal (default: 8080)")
+    parser.add_argument("--concurrency", type=int, help="trials at once (default: 2, on one core 1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fashion-mnist", metavar="DIR", help="folder of torchvision's Fashion-MNIST, for the digits")
+    options = parser.parse_args(arguments)
+    options.output = (options.output or Path("results") / f"autocompress_{options.preset}").resolve()
+    options.concurrency = options.concurrency or min(2, os.cpu_count() or 1)
+    if options.concurrency < 1:
+        parser.error(f"argument --concurrency: {options.concurrency} is not a number of trials; choose at least 1")
+    if not 0 < options.port < 65536:
+        parser.error(f"argument --port: {options.port} is not a port; choose one from 1 to 65535")
+    if options.fashion_mnist and not Path(options.fashion_mnist).is_dir():
+        parser.error(f"argument --fashion-mnist: {options.fashion_mnist} is not a folder")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the searches and write the report."""
+    options = parse_arguments(arguments)
+    if importlib.util.find_spec("nni") is None:
+        sys.exit("error: the searches need NNI: pip install 'torchprune-spatial[nni3]' (or [nni2] for NNI 2.10.1)")
+    options.command = "python -m recipes.autocompress_search " + " ".join(
+        sys.argv[1:] if arguments is None else arguments
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
+            files = Searches(options).run()
+    except Timeout:
+        sys.exit(f"error: --output: another run is writing to {options.output}; wait for it or choose another folder")
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nstopped; go on with the same command and --resume {_unfinished(options.output) or 'ID'}")
+    print((options.output / "report.md").read_text())
+    print("written:", *files, sep="\n  ")
+
+
+class Searches:
+    """The three searches of the recipe, one after the other, each kept in a folder of its own.
+
+    Args:
+        options: the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.output, self.preset = options, options.output, PRESETS[options.preset]
+        self.task = dataclasses.replace(self.preset.task, fashion_mnist=options.fashion_mnist)
+        self._claim_folder()
+        cores = max(1, (os.cpu_count() or 1) // options.concurrency)
+        os.environ[TASK_VARIABLE] = str(self.output)
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+    def run(self) -> list[Path]:
+        """Train, search, report; what is there already is not done again. Returns the files to look at."""
+        self._train_base()
+        unchanged = count_costs(SmallResNet(self.task.width), torch.empty(1, 1, IMAGE_PX, IMAGE_PX))
+        shared = {
+            "limits": {"flops": self.preset.flops_limit * unchanged["flops"]},
+            "reward_for_halving": REWARD_FOR_HALVING,
+            "concurrency": self.options.concurrency,
+            "seed": self.options.seed,
+            "port": self.options.port,
+            "record": self.output / "points.jsonl",
+        }
+        by_tuner = {"tuner": self.options.tuner, "max_trials": self.preset.trials}
+        every_size = {"tuner": "GridSearch", "max_trials": len(SIZES) + 1}
+        plans: dict[str, dict[str, Any]] = {
+            "joint": {"pruning": PRUNING, "size": SIZES, **by_tuner},
+            "pruning alone": {"pruning": PRUNING, **by_tuner},
+            "resolution alone": {"size": SIZES, **every_size},
+        }
+        results = {name: self._search(name, plan | shared) for name, plan in plans.items()}
+        return self._write(results)
+
+    def _claim_folder(self) -> None:
+        """Remember what was asked for, so that a folder never mixes two experiments; refuse what cannot go on."""
+        settings = {
+            "preset": dataclasses.asdict(self.preset),
+            "seed": self.options.seed,
+            "tuner": self.options.tuner,
+            "fashion_mnist": self.options.fashion_mnist,
+        }
+        settings, file = json.loads(json.dumps(settings)), self.output / "settings.json"
+        if not file.exists():
+            if self.options.resume:
+                raise ValueError(f"--resume: there is no search in {self.output}; give its folder by --output")
+            with replacing(file) as partial:
+                partial.write_text(json.dumps(settings, indent=1))
+        elif (found := json.loads(file.read_text())) != settings:
+            changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
+            raise ValueError(
+                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or "
+                "delete it"
+            )
+        unfinished = _unfinished(self.output)
+        if unfinished and unfinished != self.options.resume:
+            given = self.options.resume
+            raise ValueError(
+                f"{f'--resume: {given} is not the search' if given else '--output: a search'} that was stopped in "
+                f"{self.output}; go on with --resume {unfinished}, or delete the folder"
+            )
+        if self.options.resume and not unfinished:
+            raise ValueError(f"--resume: no search was stopped in {self.output}; leave --resume out")
+
+    def _train_base(self) -> None:
+        self.task.write(self.output)
+        file = self.output / "base.safetensors"
+        if file.exists():
+            return
+        torch.manual_seed(self.options.seed)
+        network, checkpoints = SmallResNet(self.task.width), self.output / "checkpoints"
+        checkpoints.mkdir(exist_ok=True)
+        training, validation = self.task.data()
+        train(
+            network,
+            self.preset.training,
+            F.cross_entropy,
+            training,
+            validation,
+            folder=checkpoints,
+            description="training the network",
+            hardware=Hardware("cpu"),
+            seed=self.options.seed,
+        )
+        save_weights(network, file)
+        shutil.rmtree(checkpoints)
+
+    def _search(self, name: str, plan: dict[str, Any]) -> SearchResult:
+        """A search; the result of an earlier run, or the rest of one that was stopped."""
+        folder = self.output / name.replace(" ", "_")
+        finished = folder / "finished.json"
+        if finished.exists():
+            record = TrialRecord(folder / "trials.jsonl")
+            return SearchResult(record.results, read_settings(folder)["unchanged"], folder)
+        started = (folder / "experiment.json").exists()
+        start, before = time.perf_counter(), len(TrialRecord(folder / "trials.jsonl").results) if started else 0
+        with tqdm(total=plan["max_trials"], initial=before, desc=name) as bar:
+
+            def show(result) -> None:
+                bar.update()
+                text = result.status if result.value is None else f"{result.metrics.get('accuracy', 'infeasible')}"
+                bar.set_postfix_str(text[:30])
+
+            from .searched_network import SearchedNetwork  # needs NNI
+
+            if started:
+                result = resume_search(folder, port=plan["port"], on_trial=show)
+            else:
+                result = search(SearchedNetwork, output=folder, on_trial=show, **plan)
+        with replacing(finished) as partial:
+            seconds = round(time.perf_counter() - start, 1)
+            partial.write_text(json.dumps({"seconds": seconds, "resumed": started, "port": plan["port"]}))
+        return result
+
+    def _write(self, results: dict[str, SearchResult]) -> list[Path]:
+        report = SearchReport({name: result.rows for name, result in results.items()}, results["joint"].unchanged)
+        files = [self.output / name for name in ("results.csv", "front.png", "report.md")]
+        with replacing(files[0]) as partial:
+            report.to_csv(partial)
+        with replacing(files[1]) as partial:
+            report.plot().savefig(partial, dpi=150, format="png")
+        with replacing(files[2]) as partial:
+            partial.write_text(self._markdown(report))
+        return files
+
+    def _markdown(self, report: SearchReport) -> str:
+        task, options, base = self.task, self.options, report.unchanged
+        finished = {
+            name: json.loads((self.output / name.replace(" ", "_") / "finished.json").read_text())
+            for name in report.searches
+        }
+        resumed = [name for name, facts in finished.items() if facts["resumed"]]
+        rewards = "".join(f" + {value:g} for each halving of {cost}" for cost, value in REWARD_FOR_HALVING.items())
+        facts = {
+            "command": f"`{options.command}`",
+            "seed": options.seed,
+            "data": f"{task.name}: {task.train_images} training and {task.validation_images} validation images",
+            "network": f"ResNet of 9 convolutions, {task.width} to {4 * task.width} channels, {base['parameters']:,} "
+            f"parameters, {base['flops'] / 1e6:.2f} MFLOPs an image of {IMAGE_PX} px, accuracy {base['score']:.4f}",
+            "training": f"{self.preset.training.epochs} epochs; after compression {task.finetuning_epochs}",
+            "limit": f"{self.preset.flops_limit:.0%} of the FLOPs of the unchanged network",
+            "objective": f"accuracy{rewards}",
+            "tuner": f"{options.tuner}, {options.concurrency} trials at once; resolution alone: GridSearch",
+            "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}",
+            "versions": ", ".join(f"{name} {_version(name)}" for name in ("nni", "torch", "torchprune-spatial")),
+            "wall time": ", ".join(f"{name} {facts['seconds']:.0f} s" for name, facts in finished.items())
+            + (f" (of {', '.join(resumed)}: since it was resumed)" if resumed else ""),
+        }
+        bullets = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+        repeated = sum(bool(row["repeated"]) for rows in report.searches.values() for row in rows)
+        return f"""# Joint search of pruning and resolution
+
+{bullets}
+
+{report.markdown()}
+![Accuracy against FLOPs and memory: all networks, and the Pareto fronts of the three searches](front.png)
+
+Accuracy is that on the validation images, which the tuner also saw: no test score. Points that an earlier trial had
+tried ({repeated}) were not trained again. One network and one seed cannot tell which way to compress is the better one.
+"""
+
+
+def _unfinished(output: Path) -> str | None:
+    """NNI's id of the search in a folder that began and did not end."""
+    for file in output.glob("*/experiment.json"):
+        if not (file.parent / "finished.json").exists():
+            return json.loads(file.read_text())["experiment"]
+    return None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed as a package)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""One trial of an AutoCompress search: compress as the tuner says, fine-tune, evaluate, count what is left."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn as nn
+
+from .compact_space import decode
+from .limits import COSTS, count_costs
+from .pruners import FINE_TUNED
+from .registry import find_algorithm
+
+METRICS = {cost: "parameter_count" if cost == "parameters" else cost for cost in COSTS}
+"""Names of costs in the metrics of a trial, where ``"parameters"`` are those that the tuner chose."""
+
+
+def compress_and_evaluate(module: Any, parameters: Mapping[str, Any], *, imports: Sequence[str] = ()) -> dict[str, Any]:
+    """What NNI 2.10.1's engine does in a trial; the same on 3.0.
+
+    Args:
+        module: the user's AutoCompress class.
+        parameters: what the tuner chose in the space of `AutoCompressionSearchSpaceGenerator`.
+        imports: modules in which algorithms of others are registered.
+
+    Returns:
+        Metrics: ``"default"``, what the evaluator gave; and, if the class has a ``dummy_input``, ``"flops"``,
+        ``"parameter_count"``, ``"memory_bytes"`` and ``"peak_bytes"`` for it. Of quantized networks only the first two,
+        which quantization leaves as they are.
+    """
+    for name in imports:
+        importlib.import_module(name)
+    choice = parameters["algorithm_name"]
+    algorithm = find_algorithm(choice["_name"])
+    config_list, options = decode(choice)
+    model = module.model()
+    quantized = _costs(module, model) if algorithm.name in FINE_TUNED else None
+    network = algorithm.compress(model, config_list, module, **options)
+    if quantized is None:
+        _fine_tune(module, network, algorithm.name)
+        costs = _costs(module, network)
+    else:
+        costs = {name: value for name, value in quantized.items() if name in ("flops", "parameter_count")}
+    score = module.evaluator()(network)
+    return (dict(score) if isinstance(score, Mapping) else {"default": score}) | costs
+
+
+def _fine_tune(module: Any, network: nn.Module, algorithm: str) -> None:
+    """With a new optimizer, and arguments by position, as NNI does."""
+    trainer = module.post_compress_finetuning_trainer(algorithm)
+    if trainer is None:
+        return
+    epochs = module.post_compress_finetuning_epochs(algorithm)
+    factory = module.optimizer_factory()
+    if factory is None and epochs > 0:
+        raise TypeError(f"{module.__name__}.optimizer_factory() gave None, but there is a fine-tuning trainer")
+    optimizer = factory(network.parameters()) if factory is not None else None
+    for epoch in range(epochs):
+        trainer(network, optimizer, module.criterion(), epoch)
+
+
+def _costs(module: Any, network: nn.Module) -> dict[str, Any]:
+    """Costs, where they can be counted: not of networks that look at the values of tensors."""
+    if not callable(getattr(module, "dummy_input", None)) or (example := module.dummy_input()) is None:
+        return {}
+    try:
+        return {METRICS[name]: value for name, value in count_costs(network, example).items()}
+    except (ValueError, TypeError, RuntimeError) as error:
+        return {"costs_unknown": str(error)[:500]}

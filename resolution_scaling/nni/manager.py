@@ -1,0 +1,143 @@
+"""NNI's manager as a process: whose it is, which port it holds, and how to be rid of it and of all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import requests
+from nni.experiment import launcher, rest
+
+START_TIMEOUT_S = 60.0
+"""How long NNI's manager may take to answer for the first time."""
+
+STOP_TIMEOUT_S = 30.0
+"""How long a manager may take to stop its tuner and trials before they are killed."""
+
+
+def experiment_on(port: int) -> str | None:
+    """The id of the NNI experiment whose manager answers on a port of this machine; None if there is none."""
+    try:
+        answer = requests.get(f"http://localhost:{port}/api/v1/nni/experiment", timeout=3)
+        return answer.json().get("id") if answer.ok else None
+    except (requests.RequestException, ValueError, AttributeError):
+        return None
+
+
+def check_port(port: int, *, and_next: bool = False) -> None:
+    """See that NNI can have a port.
+
+    Args:
+        port: for the manager and its web portal.
+        and_next: the port after it is needed too, as all platforms but ``local`` do.
+
+    Raises:
+        ValueError: it is not the number of a port.
+        RuntimeError: it is in use, by whom, and what to do.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536 - and_next:
+        raise ValueError(f"port is {port!r}; expected a whole number from 1 to 65535")
+    for number in range(port, port + 1 + and_next):
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", number)) != 0:
+                continue
+        other = experiment_on(number)
+        if other is None:
+            raise RuntimeError(f"port {number} is in use by another program: pass another port")
+        raise RuntimeError(
+            f"port {number} is in use by NNI experiment {other}: pass another port, or end that experiment with "
+            f"`nnictl stop {other}`"
+        )
+
+
+def processes_of(experiment: str) -> list[psutil.Process]:
+    """The manager of an experiment, its tuner and its trials on this machine, also those whose parent is gone."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if _is_manager(process, experiment) or process.environ().get("NNI_EXP_ID") == experiment:
+                found |= {child.pid: child for child in (process, *process.children(recursive=True))}
+    return list(found.values())
+
+
+def _is_manager(process: psutil.Process, experiment: str) -> bool:
+    command = process.cmdline()
+    return "--experiment-id" in command and experiment in command
+
+
+def stop_manager(experiment: str, port: int | None) -> None:
+    """Let a manager stop its experiment, then see that neither it nor its tuner or trials are left.
+
+    It is asked first, so that it writes its state and the experiment can be resumed.
+    """
+    left = processes_of(experiment)
+    if port is not None and experiment_on(port) == experiment:
+        with contextlib.suppress(requests.RequestException):
+            requests.delete(f"http://localhost:{port}/api/v1/nni/experiment", timeout=STOP_TIMEOUT_S)
+        _, left = psutil.wait_procs(left, timeout=STOP_TIMEOUT_S)
+    for process in {process.pid: process for process in (*left, *processes_of(experiment))}.values():
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def is_running(identity: Any) -> bool:
+    """Whether the process with this `identity_of` is still there, and no other that was given its number since."""
+    if not isinstance(identity, list) or len(identity) != 2:
+        return False
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(identity[0])
+        return process.create_time() == identity[1] and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def identity_of(pid: int) -> list[float]:
+    """What tells a process from a later one with the same number, as JSON can hold it."""
+    return [pid, psutil.Process(pid).create_time()]
+
+
+def has_tuner(manager_pid: int) -> bool:
+    """Whether the tuner of a manager is alive. NNI 3.0 goes on without it, and would wait for ever."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(manager_pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "--exp_params" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                    return True
+    return False
+
+
+def wait_until_idle(port: int, timeout_s: float = 10.0) -> None:
+    """Wait until a port of a manager that stopped is free again."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", port)) != 0:
+                return
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Let NNI wait a minute for its manager, which it gives up after three seconds, too early on a busy machine."""
+    impatient = launcher._check_rest_server
+
+    def check(port: int, retry: int = 0, url_prefix: str | None = None) -> None:
+        end = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                rest.get(port, "/check-status", url_prefix)
+                return
+            except requests.RequestException:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
+
+    launcher._check_rest_server = check
+    try:
+        yield
+    finally:
+        launcher._check_rest_server = impatient

@@ -1,0 +1,39 @@
+"""What NNI keeps of an experiment that stopped, and what has to be changed in it before it is resumed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+
+def change(working_directory: str | Path, experiment: str, max_trials: int | None = None) -> None:
+    """Drop the tuner's seed, with which it would begin with the same points again, and set the number of trials.
+
+    NNI resumes with the configuration of its own database, and has no way to give it another.
+
+    Args:
+        working_directory: NNI's ``experiment_working_directory``.
+        experiment: its id. It must not be running.
+        max_trials: how many trials in all; None leaves it.
+
+    Raises:
+        FileNotFoundError: there is no such experiment.
+    """
+    path = Path(working_directory) / experiment / "db" / "nni.sqlite"
+    if not path.exists():
+        raise FileNotFoundError(f"NNI's files of experiment {experiment} are gone: {path} is missing")
+    with closing(sqlite3.connect(path)) as database, database:
+        rows = database.execute("SELECT revision, params FROM ExperimentProfile WHERE id = ?", (experiment,)).fetchall()
+        if not rows:
+            raise FileNotFoundError(f"NNI kept nothing of experiment {experiment}: it was stopped before it began")
+        for revision, text in rows:
+            params = json.loads(text)
+            ((params.get("tuner") or {}).get("classArgs") or {}).pop("seed", None)
+            if max_trials is not None:
+                params["maxTrialNumber"] = max_trials
+            database.execute(
+                "UPDATE ExperimentProfile SET params = ? WHERE id = ? AND revision = ?",
+                (json.dumps(params), experiment, revision),
+            )
