@@ -22,7 +22,7 @@ NNI_TESTS ?= -m "not slow"
 test-nni2: .venv-nni2/test-nni2
 test-nni3: .venv-nni3/test-nni3
 test-nni2 test-nni3: test-%:
-	.venv-$*/bin/python -m pytest tests/nni $(NNI_TESTS)
+	.venv-$*/bin/python -m pytest tests/nni tests/recipes/test_autocompress_search.py $(NNI_TESTS)
 
 .venv-nni2/% .venv-nni3/%: pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
