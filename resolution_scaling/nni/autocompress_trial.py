@@ -9,12 +9,10 @@ from typing import Any
 import torch.nn as nn
 
 from .compact_space import decode
-from .limits import COSTS, count_costs
+from .limits import METRICS, count_costs
 from .pruners import FINE_TUNED
 from .registry import find_algorithm
-
-METRICS = {cost: "parameter_count" if cost == "parameters" else cost for cost in COSTS}
-"""Names of costs in the metrics of a trial, where ``"parameters"`` are those that the tuner chose."""
+from .search_trial import fine_tune
 
 
 def compress_and_evaluate(module: Any, parameters: Mapping[str, Any], *, imports: Sequence[str] = ()) -> dict[str, Any]:
@@ -39,26 +37,12 @@ def compress_and_evaluate(module: Any, parameters: Mapping[str, Any], *, imports
     quantized = _costs(module, model) if algorithm.name in FINE_TUNED else None
     network = algorithm.compress(model, config_list, module, **options)
     if quantized is None:
-        _fine_tune(module, network, algorithm.name)
+        fine_tune(module, network, algorithm.name)
         costs = _costs(module, network)
     else:
         costs = {name: value for name, value in quantized.items() if name in ("flops", "parameter_count")}
     score = module.evaluator()(network)
     return (dict(score) if isinstance(score, Mapping) else {"default": score}) | costs
-
-
-def _fine_tune(module: Any, network: nn.Module, algorithm: str) -> None:
-    """With a new optimizer, and arguments by position, as NNI does."""
-    trainer = module.post_compress_finetuning_trainer(algorithm)
-    if trainer is None:
-        return
-    epochs = module.post_compress_finetuning_epochs(algorithm)
-    factory = module.optimizer_factory()
-    if factory is None and epochs > 0:
-        raise TypeError(f"{module.__name__}.optimizer_factory() gave None, but there is a fine-tuning trainer")
-    optimizer = factory(network.parameters()) if factory is not None else None
-    for epoch in range(epochs):
-        trainer(network, optimizer, module.criterion(), epoch)
 
 
 def _costs(module: Any, network: nn.Module) -> dict[str, Any]:

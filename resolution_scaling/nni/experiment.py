@@ -173,7 +173,7 @@ class TrialExperiment(nni.experiment.Experiment):
         experiment = self.id  # NNI 2.10.1 forgets it when it stops
         started = self._resumed
         try:
-            self._write_state(port)
+            self._write_state(port, running=True)
             with manager.patience():
                 self.start(port)
             print(f"NNI web portal: http://localhost:{port} (experiment {experiment})", flush=True)
@@ -184,6 +184,7 @@ class TrialExperiment(nni.experiment.Experiment):
             raise
         finally:
             self._stop_all(experiment, port)
+            self._write_state(port, running=False)
             if not started:  # there is nothing to resume
                 (self._output / "experiment.json").unlink(missing_ok=True)
 
@@ -225,11 +226,16 @@ class TrialExperiment(nni.experiment.Experiment):
         base = getattr(self.config, "_base_path", None) or Path.cwd()
         return (Path(base) / Path(self.config.trial_code_directory).expanduser()).resolve()
 
-    def _write_state(self, port: int) -> None:
-        """What `resume` needs."""
+    def _write_state(self, port: int, *, running: bool) -> None:
+        """What `resume` needs.
+
+        Args:
+            port: of the manager.
+            running: whether this process runs the search.
+        """
         directory = Path(self.config.experiment_working_directory).expanduser().resolve()
-        launched = manager.identity_of(os.getpid())
-        state = {"experiment": self.id, "port": port, "working_directory": str(directory), "launcher": launched}
+        process = manager.identity_of(os.getpid()) if running else None
+        state = {"experiment": self.id, "port": port, "working_directory": str(directory), "launcher": process}
         new = self._output / "experiment.json.new"
         new.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         new.replace(self._output / "experiment.json")

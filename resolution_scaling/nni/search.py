@@ -133,8 +133,6 @@ def search(
         output=output,
         config=config,
     )
-    if tuner == "TPE" and importlib.import_module(f"{__package__}.module").NNI_3:
-        experiment.config.tuner = _own_tpe(experiment.config.tuner)
     output.mkdir(parents=True, exist_ok=True)
     (output / SETTINGS_FILE).write_text(json.dumps({"search_space": space, **options}, indent=1), encoding="utf-8")
     return SearchResult(experiment.run_all(port, on_trial), options["unchanged"], output)
@@ -244,13 +242,6 @@ def _homes(space: Mapping[str, Any]) -> list[str]:
                 "register it in a file of its own"
             )
     return sorted(set(homes.values()))
-
-
-def _own_tpe(tuner: Any) -> Any:
-    """The same configuration, of our `SteadyTPE`."""
-    config = importlib.import_module("nni.experiment").CustomAlgorithmConfig
-    directory = Path(__file__).with_name("tuners")
-    return config(class_name="steady_tpe.SteadyTPE", code_directory=directory, class_args=tuner.class_args)
 
 
 def _tuner_args(tuner: str, seed: int, max_trials: int, concurrency: int) -> dict[str, Any]:

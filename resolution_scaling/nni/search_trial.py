@@ -72,7 +72,7 @@ def run_trial(
         feasible = not violation(costs, limits)
     metrics: dict[str, Any] = {"feasible": feasible}
     if feasible:
-        fine_tune(module, model, trial)
+        _fine_tune(module, model, trial)
         metrics["accuracy"] = evaluate(module, model)
         metrics["default"] = objective(metrics["accuracy"], costs, unchanged, reward_for_halving)
     else:
@@ -95,7 +95,7 @@ def rebuild(
     _prepare(imports, seed)
     trial = Trial.of(parameters)
     model = compress(module.model(), trial, module, trial.config_list(config_list))
-    fine_tune(module, model, trial)
+    _fine_tune(module, model, trial)
     return model
 
 
@@ -136,15 +136,16 @@ def penalty(violation: float, unchanged_score: float) -> float:
     return -max(1.0, 3 * abs(unchanged_score)) * (1 + min(violation, 1e6))
 
 
-def fine_tune(module: type, model: nn.Module, trial: Trial) -> None:
-    """Train as the user's class says for this criterion, or for ``'resolution'`` where nothing is pruned.
+def fine_tune(module: type, model: nn.Module, algorithm: str) -> None:
+    """Train as the user's class says for an algorithm, with a new optimizer, and arguments by position, as NNI does.
 
-    A network that is unchanged is not trained.
+    Raises:
+        TypeError: there is a trainer, and no optimizer.
     """
-    if not (trial.prunes or trial.sizes):
-        return
-    name = trial.criterion if trial.prunes else "resolution"
-    trainer, epochs = module.post_compress_finetuning_trainer(name), module.post_compress_finetuning_epochs(name)
+    trainer, epochs = (
+        module.post_compress_finetuning_trainer(algorithm),
+        module.post_compress_finetuning_epochs(algorithm),
+    )
     if trainer is None or not epochs:
         return
     factory = module.optimizer_factory()
@@ -170,6 +171,12 @@ def evaluate(module: type, model: nn.Module) -> float:
     if not math.isfinite(score):
         raise ValueError(f"{module.__name__}.evaluator() gave {score!r}; expected a finite number")
     return float(score)
+
+
+def _fine_tune(module: type, model: nn.Module, trial: Trial) -> None:
+    """For the criterion, or for ``'resolution'`` where nothing is pruned; an unchanged network is not trained."""
+    if trial.prunes or trial.sizes:
+        fine_tune(module, model, trial.criterion if trial.prunes else "resolution")
 
 
 def _prepare(imports: Sequence[str], seed: int) -> None:

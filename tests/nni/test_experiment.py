@@ -136,6 +136,8 @@ def test_an_exception_of_the_caller_stops_everything(tmp_path, port):
     with pytest.raises(KeyError):
         experiment.run_all(port, on_trial=refuse)
     assert manager.processes_of(experiment_in(tmp_path / "search")) == []
+    results = TrialExperiment.resume(tmp_path / "search", max_trials=3).run_all(port)  # in the same process
+    assert len(results) == 3
 
 
 @pytest.mark.slow
