@@ -132,7 +132,7 @@ def test_an_exception_of_the_caller_stops_everything(tmp_path, port):
     def refuse(result):
         raise KeyError(result.trial)
 
-    experiment = TrialExperiment(RUN, Example, space("good"), output=tmp_path / "search")
+    experiment = TrialExperiment(RUN, Example, space("good", x=range(20)), output=tmp_path / "search")
     with pytest.raises(KeyError):
         experiment.run_all(port, on_trial=refuse)
     assert manager.processes_of(experiment_in(tmp_path / "search")) == []
