@@ -1,6 +1,10 @@
 """Speed and memory as ratios to a plain forward pass, measured side by side in one run."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 
 def publish(parts: list[str], path: Path | None) -> None:
@@ -9,3 +13,14 @@ def publish(parts: list[str], path: Path | None) -> None:
     print(page)
     if path:
         path.write_text(page)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

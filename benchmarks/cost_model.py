@@ -7,10 +7,10 @@ torchvision.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 from tqdm import tqdm
 
-from benchmarks import publish
+from benchmarks import publish, seconds
 from recipes.unet import ResUNet
 from resolution_scaling.cost import profile
 
@@ -118,13 +118,6 @@ def allocator_peak_bytes(model: nn.Module, image: torch.Tensor, with_scratch: bo
     return peak
 
 
-def seconds(count: Callable, model: nn.Module, image: torch.Tensor) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    count(model, image)
-    return time.perf_counter() - start
-
-
 def counting(rounds: int) -> list[dict[str, str]]:
     """One row a network: time in our times, and error of the count."""
     rows = []
@@ -135,9 +128,9 @@ def counting(rounds: int) -> list[dict[str, str]]:
         times: dict[str, list[float]] = {counter: [] for counter in COUNTERS}
         own = []
         for _ in range(rounds):  # in turn, so that a machine that slows down slows all
-            own.append(seconds(ours, model, image))
+            own.append(seconds(functools.partial(ours, model, image)))
             for counter, count in COUNTERS.items():
-                times[counter].append(seconds(count, model, image) / own[-1])
+                times[counter].append(seconds(functools.partial(count, model, image)) / own[-1])
         row = {"network": name, "profile, ms": f"{1e3 * statistics.median(own):.0f}"}
         row |= {f"time, {counter}": f"x{statistics.median(ratios):.1f}" for counter, ratios in times.items()}
         row["error, profile"] = _percent(ours(model, image), right)

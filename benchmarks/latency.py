@@ -11,7 +11,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +25,7 @@ from torchvision.models import resnet50
 from tqdm import tqdm
 
 import resolution_scaling as rs
-from benchmarks import publish
+from benchmarks import publish, seconds
 from resolution_scaling.compare import COLORS, MARKERS
 from resolution_scaling.figures import new_figure, saved
 
@@ -82,13 +81,6 @@ def by_onnxruntime(model: nn.Module, images: torch.Tensor) -> Callable[[], objec
 
 
 RUNTIMES = {"eager": eager, "onnxruntime": by_onnxruntime}
-
-
-def seconds(forward: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    forward()
-    return time.perf_counter() - start
 
 
 def measure(network: str, batch: int, rounds: int) -> list[dict]:

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +23,7 @@ from torchvision.models import resnet50
 from tqdm import tqdm
 
 import torchprune_spatial
-from benchmarks import publish
+from benchmarks import publish, seconds
 from recipes.unet import ResUNet
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
@@ -147,17 +146,6 @@ def calibration_batches(channels: int, size: int, images: int, batch: int, devic
     targets = torch.zeros(images, 1, size, size)
     targets[..., size // 4 : size // 2, size // 4 : size // 2] = 1
     return [(x.to(device), t.to(device)) for x, t in zip(inputs.split(batch), targets.split(batch), strict=True)]
-
-
-def seconds(run: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peak_bytes(run: Callable[[], None], held: int, device: str) -> int:

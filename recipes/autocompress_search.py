@@ -31,7 +31,7 @@ from resolution_scaling.nni.search import resume_search, search
 from resolution_scaling.nni.search_report import SearchReport
 from resolution_scaling.nni.search_result import SearchResult, read_settings
 
-from .files import replacing
+from .files import SETTINGS_FILE, claim_folder, replacing
 from .search_task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
 from .training import Hardware, Training, save_weights, train
 
@@ -163,18 +163,9 @@ class Searches:
             "tuner": self.options.tuner,
             "fashion_mnist": self.options.fashion_mnist,
         }
-        settings, file = json.loads(json.dumps(settings)), self.output / "settings.json"
-        if not file.exists():
-            if self.options.resume:
-                raise ValueError(f"--resume: there is no search in {self.output}; give its folder by --output")
-            with replacing(file) as partial:
-                partial.write_text(json.dumps(settings, indent=1))
-        elif (found := json.loads(file.read_text())) != settings:
-            changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
-            raise ValueError(
-                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or "
-                "delete it"
-            )
+        if self.options.resume and not (self.output / SETTINGS_FILE).exists():
+            raise ValueError(f"--resume: there is no search in {self.output}; give its folder by --output")
+        claim_folder(self.output, settings)
         unfinished = _unfinished(self.output)
         if unfinished and unfinished != self.options.resume:
             given = self.options.resume

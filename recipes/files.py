@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+SETTINGS_FILE = "settings.json"
 
 
 @contextlib.contextmanager
@@ -14,3 +18,24 @@ def replacing(file: Path) -> Iterator[Path]:
     partial = file.with_name(file.name + ".partial")
     yield partial
     os.replace(partial, file)
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Remember what was asked for, so that a folder never mixes two experiments.
+
+    Args:
+        folder: of the results.
+        settings: such as JSON can hold.
+
+    Raises:
+        ValueError: the folder holds a run with other settings; the text names them.
+    """
+    settings, file = json.loads(json.dumps(settings)), folder / SETTINGS_FILE
+    if not file.exists():
+        with replacing(file) as partial:
+            partial.write_text(json.dumps(settings, indent=1))
+    elif (found := json.loads(file.read_text())) != settings:
+        changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
+        raise ValueError(
+            f"--output: {folder} holds a run with other settings ({changed}); choose another folder or delete it"
+        )

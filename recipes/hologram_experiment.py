@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -25,7 +24,7 @@ from tqdm import tqdm
 import torchprune_spatial  # noqa: F401 - registers the criteria on tp.importance
 
 from .digits import load_digits
-from .files import replacing
+from .files import claim_folder, replacing
 from .holography import HologramSimulation
 from .training import Hardware, Loss, Training, save_weights, train
 from .unet import ResUNet, digit_classifier
@@ -93,18 +92,8 @@ class HologramPruning:
             "seed": self.seed,
             "mixed_precision": self.hardware.mixed_precision,
         }
-        settings = json.loads(json.dumps(settings))
         (self.output / "examples").mkdir(parents=True, exist_ok=True)
-        file = self.output / "settings.json"
-        if not file.exists():
-            with replacing(file) as partial:
-                partial.write_text(json.dumps(settings, indent=1))
-        elif (found := json.loads(file.read_text())) != settings:
-            changed = ", ".join(sorted(key for key in settings if found.get(key) != settings[key]))
-            raise ValueError(
-                f"--output: {self.output} holds a run with other settings ({changed}); choose another folder or "
-                "delete it"
-            )
+        claim_folder(self.output, settings)
         results = self.output / "results.csv"
         self.results = pd.read_csv(results) if results.exists() else pd.DataFrame()
 

@@ -11,6 +11,9 @@ from nni.compression.base.config import select_modules_by_config
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.utils import Evaluator
 
+from resolution_scaling.nni.step import example_inputs
+from resolution_scaling.nni.wrapped_modules import wrappers_of
+
 from .nni import check_keeps_fraction, criterion_options, make_importance, prune
 from .nni_config import read_config
 from .record import PruningRecord
@@ -60,12 +63,7 @@ class SpatialMaskPruner(Compressor):
         criterion: str = "spatial_mask",
         **options: Any,
     ):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
-        if evaluator is not None and not isinstance(evaluator, Evaluator):
-            raise TypeError(f"evaluator is a {type(evaluator).__name__}; expected one of NNI's, as TorchEvaluator")
-        if dummy_input is None and evaluator is not None:
-            dummy_input = evaluator.get_dummy_input()
+        dummy_input = example_inputs(model, evaluator, dummy_input)
         if dummy_input is None:
             raise TypeError("dummy_input is missing: pass example inputs of the model, as torch.rand(1, 3, 224, 224)")
         if existed_wrappers:
@@ -95,9 +93,8 @@ class SpatialMaskPruner(Compressor):
         return self.bound_model, self.record
 
     def _single_compress(self, max_steps: None, max_epochs: None) -> None:
-        for name, module in self.bound_model.named_modules():
-            if hasattr(module, "_nni_wrapper"):
-                _refuse_wrapped(name)
+        for wrapper in wrappers_of(self.bound_model):
+            _refuse_wrapped(wrapper.name)
         config = read_config(self.bound_model, self.config_list, self._pruning, _select)
         self.record = prune(self.bound_model, config, self._importance, self._dummy_input)
 

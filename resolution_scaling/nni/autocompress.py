@@ -16,7 +16,7 @@ from .compact_space import AutoCompressionSearchSpaceGenerator, check_space, dec
 from .experiment import TrialExperiment, TrialResult
 from .module import AbstractAutoCompressionModule, check_module, example_input
 from .pruners import NAMES, SPEEDS_UP
-from .registry import find_algorithm
+from .registry import find_algorithm, home_of
 
 __all__ = ["AbstractAutoCompressionModule", "AutoCompressionExperiment", "AutoCompressionSearchSpaceGenerator"]
 
@@ -109,15 +109,7 @@ class AutoCompressionExperiment(TrialExperiment):
 
     def _homes(self, algorithms: set[str]) -> list[str]:
         """Modules that register algorithms of others; trials must import them as well."""
-        homes = set()
-        for name in sorted(algorithms - NAMES - {"resolution"}):
-            home = find_algorithm(name).compress.__module__
-            if home == "__main__":
-                raise ValueError(
-                    f"algorithm {name!r} is defined in the script that is run, which trials cannot import: move it "
-                    "and its register_algorithm to a file in the trial code directory"
-                )
-            homes.add(home)
+        homes = {home_of(name) for name in sorted(algorithms - NAMES - {"resolution"})}
         return sorted(homes - {self._subject.__module__})
 
     def _try_outlines(self, choices: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import torch.nn as nn
 from .compact_space import decode
 from .limits import METRICS, count_costs
 from .pruners import FINE_TUNED
-from .registry import find_algorithm
+from .registry import dummy_input_of, find_algorithm
 from .search_trial import fine_tune
 
 
@@ -47,7 +47,7 @@ def compress_and_evaluate(module: Any, parameters: Mapping[str, Any], *, imports
 
 def _costs(module: Any, network: nn.Module) -> dict[str, Any]:
     """Costs, where they can be counted: not of networks that look at the values of tensors."""
-    if not callable(getattr(module, "dummy_input", None)) or (example := module.dummy_input()) is None:
+    if (example := dummy_input_of(module)) is None:
         return {}
     try:
         return {METRICS[name]: value for name, value in count_costs(network, example).items()}

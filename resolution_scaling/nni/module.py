@@ -11,6 +11,8 @@ import nni
 import torch.nn as nn
 from torch.optim import Optimizer
 
+from .registry import dummy_input_of
+
 NNI_3 = int(nni.__version__.split(".")[0]) >= 3
 
 Trainer = Callable[[nn.Module, Optimizer, Callable, int], None]
@@ -101,7 +103,7 @@ def example_input(module: Any, reason: str) -> Any:
     Raises:
         TypeError: it has none; the text says what it is needed for.
     """
-    if not callable(getattr(module, "dummy_input", None)) or (example := module.dummy_input()) is None:
+    if (example := dummy_input_of(module)) is None:
         raise TypeError(
             f"{getattr(module, '__name__', module)} has no dummy_input(), which {reason}: add a class method that "
             "gives an input of the network, as torch.rand(1, 3, 224, 224)"

@@ -76,3 +76,23 @@ def find_algorithm(name: str) -> Algorithm:
 def algorithm_names() -> list[str]:
     """All the names, sorted."""
     return sorted(_algorithms)
+
+
+def home_of(name: str) -> str:
+    """The module in which an algorithm is defined and registered, for trials to import.
+
+    Raises:
+        ValueError: there is no such algorithm, or it is defined where trials cannot import it.
+    """
+    home = find_algorithm(name).compress.__module__
+    if home == "__main__":
+        raise ValueError(
+            f"algorithm {name!r} is defined in the script that is run, which trials cannot import: move it and its "
+            "register_algorithm to a file in the trial code directory"
+        )
+    return home
+
+
+def dummy_input_of(module: Any) -> Any:
+    """The example inputs that a user's class gives; None if it gives none."""
+    return module.dummy_input() if callable(getattr(module, "dummy_input", None)) else None

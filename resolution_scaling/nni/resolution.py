@@ -9,9 +9,10 @@ import torch.nn as nn
 from ..meta import tensors_in
 from ..scaling import METHODS, scale_resolution
 from ..vit import is_vit
-from .registry import Algorithm, register_algorithm
+from .registry import Algorithm, dummy_input_of, register_algorithm
 
 SIZES = ("size", "grid", "patch_size")
+"""Arguments of `resolution_scaling.scale_resolution` that a search can vary."""
 
 
 def scale(
@@ -74,9 +75,7 @@ def check_parameters(config_list: Any, **parameters: Any) -> None:
 
 def input_shape(module: Any) -> tuple[int, ...] | None:
     """Shape of the image that a user's class gives as its ``dummy_input``; None without one."""
-    if not callable(getattr(module, "dummy_input", None)):
-        return None
-    images = [tensor for tensor in tensors_in(module.dummy_input()) if tensor.ndim == 4]
+    images = [tensor for tensor in tensors_in(dummy_input_of(module)) if tensor.ndim == 4]
     return tuple(images[0].shape) if images else None
 
 

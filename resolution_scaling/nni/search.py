@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import resolution  # noqa: F401  registers 'resolution'
 from .limits import COSTS, check_limits, count_costs, outline_costs, violation
-from .registry import find_algorithm
+from .registry import dummy_input_of, home_of
+from .resolution import SIZES
 from .results import TrialResult
 from .search_result import SETTINGS_FILE, SearchResult, read_settings
-from .search_space import SIZES, Options, Trial, corners, search_space
+from .search_space import Options, Trial, corners, search_space
 from .search_trial import evaluate
 from .trial_code import code_directory_of, import_path
 
@@ -175,7 +175,7 @@ def check_space(
     Raises:
         TypeError, ValueError: see `search`.
     """
-    if not callable(getattr(module, "dummy_input", None)) or module.dummy_input() is None:
+    if dummy_input_of(module) is None:
         raise TypeError(
             f"{module.__name__} has no dummy_input(): add a classmethod that gives an input of the network, such as "
             "torch.rand(1, 3, 224, 224); costs are counted for it"
@@ -234,14 +234,7 @@ def _homes(space: Mapping[str, Any]) -> list[str]:
     """
     names = [option["_name"] for option in space["pruning"]["_value"][1:]]
     names += ["resolution"] if len(space["resolution"]["_value"]) > 1 else []
-    homes = {name: find_algorithm(name).compress.__module__ for name in names}
-    for name, home in homes.items():
-        if home == "__main__":
-            raise ValueError(
-                f"algorithm {name!r} is defined in the script that is run, which trials cannot import: define and "
-                "register it in a file of its own"
-            )
-    return sorted(set(homes.values()))
+    return sorted(set(map(home_of, names)))
 
 
 def _tuner_args(tuner: str, seed: int, max_trials: int, concurrency: int) -> dict[str, Any]:

@@ -14,8 +14,6 @@ RATIO = "sparsity"
 """NNI's name of the pruning ratio that both generations understand in a ``config_list``."""
 
 RATIO_NAMES = (RATIO, "sparse_ratio")
-SIZES = ("size", "grid", "patch_size")
-"""Arguments of `resolution_scaling.scale_resolution` that a search can vary."""
 
 Options = Sequence[float] | Mapping[str, Any]
 """Values to choose from, or a range in NNI's form: ``{"_type": "quniform", "_value": [0.2, 0.6, 0.1]}``."""
@@ -79,7 +77,7 @@ def search_space(
 
     Args:
         pruning: by criterion, its ratios; or by criterion and parameter, the values.
-        sizes: values by name of `SIZES`.
+        sizes: values by name of `resolution.SIZES`.
 
     Raises:
         TypeError, ValueError: there is nothing to choose, or a range is none of NNI's. The text names the key.

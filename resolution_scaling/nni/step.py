@@ -71,12 +71,8 @@ class ResolutionScaler(Compressor):
         *,
         dummy_input: Any = None,
     ):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
-        if evaluator is not None and not isinstance(evaluator, Evaluator):
-            raise TypeError(f"evaluator is a {type(evaluator).__name__}; expected one of NNI's, as TorchEvaluator")
+        self._dummy_input = example_inputs(model, evaluator, dummy_input)
         self._configs = validated(config_list)
-        self._dummy_input = dummy_input if dummy_input is not None or evaluator is None else evaluator.get_dummy_input()
         self.plan: ScalingPlan | None = None  # of the last compress()
         with changing(model):  # without wrappers
             (draft,) = meta_copy(model)
@@ -195,6 +191,19 @@ class ResolutionScaler(Compressor):
                         raise ValueError(f"config_list selects {other!r} and {name!r}, of which one is in the other")
                 selected[name] = options
         return selected
+
+
+def example_inputs(model: Any, evaluator: Any, dummy_input: Any) -> Any:
+    """What a step shows to a model: ``dummy_input``, else the evaluator's; None if there is neither.
+
+    Raises:
+        TypeError: the model is no module, or the evaluator none of NNI's.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    if evaluator is not None and not isinstance(evaluator, Evaluator):
+        raise TypeError(f"evaluator is a {type(evaluator).__name__}; expected one of NNI's, as TorchEvaluator")
+    return dummy_input if dummy_input is not None or evaluator is None else evaluator.get_dummy_input()
 
 
 def validated(config_list: Any) -> list[dict[str, Any]]:
