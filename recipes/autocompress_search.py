@@ -62,12 +62,12 @@ class Preset:
 PRESETS = {
     "smoke": Preset(
         task=Task(width=8, train_images=3000, validation_images=1000, finetuning_epochs=1),
-        training=Training(epochs=8, learning_rate=5e-3, batch_size=64, one_cycle=True),
+        training=Training(epochs=8, learning_rate=5e-3, batch_size=64, schedule="one_cycle"),
         trials=12,
     ),
     "small": Preset(
         task=Task(width=16, train_images=8000, validation_images=2000, finetuning_epochs=2),
-        training=Training(epochs=8, learning_rate=5e-3, batch_size=64, one_cycle=True),
+        training=Training(epochs=8, learning_rate=5e-3, batch_size=64, schedule="one_cycle"),
         trials=40,
     ),
 }

@@ -128,7 +128,7 @@ class HologramPruning:
         digits, labels = (data[self.preset.test_images :] for data in load_digits())
         digits, labels = digits.unsqueeze(1).split([len(digits) - 500, 500]), labels.split([len(labels) - 500, 500])
         data, validation = (TensorDataset(*pair) for pair in zip(digits, labels, strict=True))
-        training = Training(self.preset.classifier_epochs, learning_rate=2e-3, batch_size=64, one_cycle=True)
+        training = Training(self.preset.classifier_epochs, learning_rate=2e-3, batch_size=64, schedule="one_cycle")
         self._train(classifier, training, F.cross_entropy, data, validation, "digit classifier")
 
     def _train_base(self, network: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from torchprune_spatial.regions import RegionMasks, regions_from_target
 
 from .files import replacing
 from .hologram_experiment import CRITERIA, UNPRUNED, HologramPruning
+from .run_facts import bullets
 
 # Okabe and Ito's palette for the colour-blind; a marker each, so that the figures survive a black and white print.
 STYLES = {
@@ -176,8 +176,8 @@ def _markdown(experiment: HologramPruning, results: pd.DataFrame, command: str, 
         f"holograms of {preset.simulation.image_px} px",
         "network": f"20 convolutions, {preset.width} channels at full resolution, {base['parameters']:,.0f} "
         f"parameters, {base['flops'] / 1e6:,.0f} MFLOPs an image",
-        "training": _training(preset.training),
-        "retraining": _training(preset.retraining),
+        "training": preset.training,
+        "retraining": preset.retraining,
         "precision": "float32" if precision == "no" else f"mixed, {precision}",
         "hardware": f"{device}, {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version(name)}" for name in packages),
@@ -185,7 +185,7 @@ def _markdown(experiment: HologramPruning, results: pd.DataFrame, command: str, 
     }
     return f"""# Hologram pruning
 
-{_bullets(facts)}
+{bullets(facts)}
 
 Every criterion keeps the same number of filters in each layer, `int(kept * channels)`, and retrains with the same
 budget. The epoch with the lowest validation loss is kept, the start included. Δacc is the accuracy of a digit
@@ -209,20 +209,10 @@ highest in the object, and the furthest to the right in the background.
 
 Channels of the twenty layers, in the order of the forward, by the fraction kept:
 
-{_bullets({f"{row.keep_fraction:g}": row.channels for row in channels.itertuples()})}
+{bullets({f"{row.keep_fraction:g}": row.channels for row in channels.itertuples()})}
 
 The paper (256 px, 5,000 holograms, 100 + 10 epochs; preset `paper`) reports a base MSE of 0.22e-3, improvement on the
 base network up to compression 4 for all criteria but random, and at compression 20 less than half of the others' MSE
 and a Δacc of 0.4 points for the spatial mask. It compares at an equal `fract`, where the union of two top sets keeps
 more filters than the other criteria. One base network and one seed, as here, cannot rank criteria that are close.
 """
-
-
-def _bullets(facts: dict) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
-
-
-def _training(training) -> str:
-    settings = dataclasses.asdict(training)
-    schedule = "one-cycle" if settings.pop("one_cycle") else "constant rate"
-    return f"Adam, {schedule}, " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in settings.items())

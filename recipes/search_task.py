@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from .digits import load_digits
+from .fashion_mnist import load_fashion_mnist
 from .files import replacing
 
 TASK_VARIABLE = "AUTOCOMPRESS_SEARCH_TASK"
@@ -31,7 +32,7 @@ class Task:
         finetuning_epochs: passes over the training images after a network was compressed.
         learning_rate: Adam's, after compression.
         batch_size: images a step.
-        fashion_mnist: folder for `torchvision.datasets.FashionMNIST`; None for the embedded digits.
+        fashion_mnist: folder for `load_fashion_mnist`; None for the embedded digits.
     """
 
     width: int
@@ -59,7 +60,11 @@ class Task:
 
     def data(self) -> tuple[TensorDataset, TensorDataset]:
         """Training and validation images ``[n, 1, 28, 28]`` in 0..1 with their labels."""
-        images, labels = _fashion_mnist(self.fashion_mnist) if self.fashion_mnist else load_digits()
+        if self.fashion_mnist:
+            images, labels = load_fashion_mnist(self.fashion_mnist)
+            images = images.float() / 255
+        else:
+            images, labels = load_digits()
         needed = self.validation_images + self.train_images
         if len(images) < needed:
             raise ValueError(f"there are {len(images)} images, fewer than the {needed} of this preset")
@@ -114,13 +119,3 @@ class BasicBlock(nn.Module):
         inner = F.relu(self.bn1(self.conv1(maps)))
         shortcut = maps if self.downsample is None else self.downsample(maps)
         return F.relu(self.bn2(self.conv2(inner)) + shortcut)
-
-
-def _fashion_mnist(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
-    from torchvision.datasets import FashionMNIST
-
-    try:
-        data = FashionMNIST(folder, train=True)
-    except RuntimeError as error:
-        raise FileNotFoundError(f"there is no Fashion-MNIST in {folder}: {error}") from error
-    return data.data.float() / 255, data.targets

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,42 +15,95 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .files import replacing
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Augment = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": lambda parameters, **settings: torch.optim.SGD(parameters, momentum=0.9, **settings),
+}
+SCHEDULES = ("constant", "one_cycle", "cosine")
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained: Adam, with a constant learning rate or one cycle.
+    """How a network is trained.
 
     Attributes:
         epochs: passes over the training data; 0 leaves the network as it is.
-        learning_rate: Adam's; with ``one_cycle`` the peak of `torch.optim.lr_scheduler.OneCycleLR`.
+        learning_rate: of the optimizer; under a schedule its peak.
         batch_size: images a step.
-        one_cycle: warm up and anneal, for short trainings. The spatial-mask paper's rate is constant.
+        schedule: ``"constant"`` as in the spatial-mask paper; ``"one_cycle"`` warms up and anneals, for short
+            trainings; ``"cosine"`` anneals to zero after ``warmup_epochs`` of linear warm-up.
+        optimizer: ``"adam"``, ``"adamw"``, or ``"sgd"`` with momentum 0.9.
+        weight_decay: the optimizer's.
+        warmup_epochs: of the cosine schedule.
+        ema_decay: weights are averaged by this factor a step, and the average is what is evaluated and kept; None
+            for the weights themselves.
+        keep: the ``"best"`` epoch by validation loss, or the ``"last"``.
     """
 
     epochs: int
     learning_rate: float
     batch_size: int = 32
-    one_cycle: bool = False
+    schedule: str = "constant"
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    warmup_epochs: int = 0
+    ema_decay: float | None = None
+    keep: str = "best"
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """A new optimizer of the parameters."""
+        return OPTIMIZERS[self.optimizer](model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def make_schedule(self, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> lr_scheduler.LRScheduler:
+        """A new schedule, to be stepped after each batch."""
+        steps, warmup = self.epochs * steps_an_epoch, self.warmup_epochs * steps_an_epoch
+        if self.schedule == "one_cycle":
+            return lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
+        if self.schedule == "cosine":
+            annealing = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps - warmup)
+            if not warmup:
+                return annealing
+            rise = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
+            return lr_scheduler.SequentialLR(optimizer, [rise, annealing], milestones=[warmup])
+        return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+    def __str__(self):
+        decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
+        warmup = f" after {self.warmup_epochs} epochs of warm-up" if self.warmup_epochs else ""
+        average = f", weights averaged by {self.ema_decay:g} a step" if self.ema_decay else ""
+        return (
+            f"{self.epochs} epochs, {self.optimizer}, learning rate {self.learning_rate:g}, "
+            f"{self.schedule.replace('_', '-')} schedule{warmup}, batches of {self.batch_size}{decay}{average}"
+        )
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how precisely to compute.
+    """Where and how precisely to compute, and for how long.
 
     Attributes:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes the first accelerator, else the CPU.
         mixed_precision: `accelerate`'s ``"no"``, ``"bf16"`` or ``"fp16"`` (``"fp16"`` not on the CPU).
+        workers: processes that read and augment training images.
+        minutes: after which training stops at the end of an epoch, by `SittingOver`; None for no end.
     """
 
     device: str | None = None
     mixed_precision: str = "no"
+    workers: int = 0
+    minutes: float | None = None
+    started: float = field(default_factory=time.monotonic, compare=False)
 
     def accelerator(self, seed: int = 0) -> Accelerator:
         """A new accelerator, whose loaders shuffle by ``seed`` and epoch alone."""
@@ -61,6 +115,15 @@ class Hardware:
             cpu=self.device == "cpu",
             dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed),
         )
+
+    def check_time(self) -> None:
+        """Raise `SittingOver` if the time is up."""
+        if self.minutes is not None and time.monotonic() - self.started > 60 * self.minutes:
+            raise SittingOver(f"{self.minutes:g} minutes are over")
+
+
+class SittingOver(Exception):
+    """The time of this sitting is up; what was reached is saved, and the same call goes on from there."""
 
 
 def train(
@@ -74,6 +137,7 @@ def train(
     description: str,
     hardware: Hardware,
     seed: int,
+    augment: Augment | None = None,
 ) -> int:
     """Train in place, and keep the epoch whose validation loss is lowest (section 4.3 of the spatial-mask paper).
 
@@ -82,59 +146,70 @@ def train(
     same weights as without the interruption.
 
     Args:
-        model: the network; ends with the weights of the best epoch.
-        training: epochs, learning rate, batch size.
+        model: the network; ends with the weights of the epoch to keep.
+        training: epochs, optimizer, schedule, and which epoch to keep.
         loss: ``(output, target)`` -> mean loss of the batch.
         train_data: items ``(input, target)``.
         validation_data: the same, for the choice of the epoch.
-        folder: where checkpoints are kept.
+        folder: where checkpoints are kept; made if missing.
         description: name on the progress bar.
         hardware: device and mixed precision.
         seed: seeds the order of the batches.
+        augment: of a training batch on the device, such as torchvision's ``v2.MixUp``; the loss must take its targets.
 
     Returns:
-        The best epoch, from 1; 0 if it was best at the start.
+        The epoch that was kept, from 1; 0 is the start.
+
+    Raises:
+        SittingOver: the time of ``hardware`` is up.
     """
     if training.epochs == 0:
         return 0
     accelerator = hardware.accelerator(seed)
     model.to(memory_format=torch.channels_last)  # on the CPU, up to three times as fast for narrow layers
-    optimizer = torch.optim.Adam(model.parameters(), training.learning_rate)
-    train_loader = DataLoader(train_data, training.batch_size, shuffle=True)
-    steps = training.epochs * len(train_loader)
-    schedule = (
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=steps)
-        if training.one_cycle
-        else torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    )
+    optimizer = training.make_optimizer(model)
+    train_loader = DataLoader(train_data, training.batch_size, shuffle=True, num_workers=hardware.workers)
+    validation_loader = DataLoader(validation_data, training.batch_size, num_workers=hardware.workers)
+    schedule = training.make_schedule(optimizer, len(train_loader))
     prepared, optimizer, schedule, train_loader, validation_loader = accelerator.prepare(
-        model, optimizer, schedule, train_loader, DataLoader(validation_data, training.batch_size)
+        model, optimizer, schedule, train_loader, validation_loader
     )
+    judged, average = prepared, None
+    if training.ema_decay:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
+        accelerator.register_for_checkpointing(average)
+        judged = average.module
     if (checkpoint := _latest(folder)) is None:
-        progress = {"epoch": 0, "best_epoch": 0, "best_loss": _mean_loss(prepared, loss, validation_loader)}
+        progress = {"epoch": 0, "best_epoch": 0, "best_loss": _mean_loss(judged, loss, validation_loader)}
         best_weights = _weights(model)
     else:
         accelerator.load_state(str(checkpoint))
         progress = json.loads((checkpoint / PROGRESS_FILE).read_text())
         best_weights = load_file(checkpoint / BEST_FILE)
 
+    steps = training.epochs * len(train_loader)
     with tqdm(total=steps, initial=progress["epoch"] * len(train_loader), desc=description, leave=False) as bar:
         for epoch in range(progress["epoch"], training.epochs):
+            hardware.check_time()
             prepared.train()
             train_loader.set_epoch(epoch)
             for inputs, targets in train_loader:
+                if augment:
+                    inputs, targets = augment(inputs, targets)
                 value = loss(prepared(inputs), targets)
                 accelerator.backward(value)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
+                if average is not None:
+                    average.update_parameters(model)
                 bar.update()
-            validation_loss = _mean_loss(prepared, loss, validation_loader)
+            validation_loss = _mean_loss(judged, loss, validation_loader)
             bar.set_postfix(epoch=epoch + 1, validation=f"{validation_loss:.4f}")
             progress["epoch"] = epoch + 1
-            if validation_loss < progress["best_loss"]:
+            if training.keep == "last" or validation_loss < progress["best_loss"]:
                 progress |= {"best_epoch": epoch + 1, "best_loss": validation_loss}
-                best_weights = _weights(model)
+                best_weights = _weights(model if average is None else average.module)
             _save(accelerator, folder, progress, best_weights)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     model.load_state_dict(best_weights)

@@ -15,12 +15,12 @@ def data(count, seed):
     return TensorDataset(x, x.sum(1, keepdim=True))
 
 
-def fit(folder, epochs=6, validation=None, one_cycle=True):
+def fit(folder, epochs=6, validation=None, schedule="one_cycle"):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
     best = train(
         model,
-        Training(epochs, 1e-2, batch_size=8, one_cycle=one_cycle),
+        Training(epochs, 1e-2, batch_size=8, schedule=schedule),
         nn.functional.mse_loss,
         data(40, 1),
         validation or data(16, 2),
@@ -32,10 +32,10 @@ def fit(folder, epochs=6, validation=None, one_cycle=True):
     return model, best
 
 
-@pytest.mark.parametrize("one_cycle", [True, False])
-def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, one_cycle):
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, schedule):
     (tmp_path / "whole").mkdir(), (tmp_path / "killed").mkdir()
-    whole, _ = fit(tmp_path / "whole", one_cycle=one_cycle)
+    whole, _ = fit(tmp_path / "whole", schedule=schedule)
 
     save = training._save
 
@@ -46,12 +46,12 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, one
 
     monkeypatch.setattr(training, "_save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed", one_cycle=one_cycle)
+        fit(tmp_path / "killed", schedule=schedule)
     monkeypatch.setattr(training, "_save", save)
     (tmp_path / "killed" / "partial").mkdir()  # what a kill while saving leaves
     epochs = []
     monkeypatch.setattr(training, "_mean_loss", lambda *args, f=training._mean_loss: epochs.append(1) or f(*args))
-    resumed, _ = fit(tmp_path / "killed", one_cycle=one_cycle)
+    resumed, _ = fit(tmp_path / "killed", schedule=schedule)
     assert len(epochs) == 4
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)

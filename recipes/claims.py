@@ -1,0 +1,92 @@
+"""Judging what a paper claims by paired measurements, with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of independent repetitions, and its 95 % interval by Student's t; unbounded for a single repetition."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Of one value a repetition."""
+        values = np.asarray(values, dtype=float)
+        mean = float(values.mean())
+        if len(values) < 2:
+            return cls(mean, -math.inf, math.inf)
+        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+        return cls(mean, mean - half, mean + half)
+
+    @classmethod
+    def of_ratios(cls, ratios: Sequence[float]) -> Interval:
+        """The geometric mean of positive ratios, with the interval taken of their logarithms."""
+        logarithms = cls.of(np.log(np.asarray(ratios, dtype=float)))
+        return cls(*(math.exp(value) for value in (logarithms.mean, logarithms.low, logarithms.high)))
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".3g"
+        if math.isinf(self.high):
+            return f"{self.mean:{spec}} (one repetition)"
+        return f"{self.mean:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, and what we measured of it.
+
+    Attributes:
+        text: the claim.
+        paper: its number, as printed.
+        measure: what we measured, in words, with its unit.
+        ours: with its interval.
+        below, above: where ``ours`` lies if the claim is true: below a bound, or above one, or between two.
+        difference: from the paper's number, in words; empty if it gives none.
+        reason: why it does not hold, if known.
+    """
+
+    text: str
+    paper: str
+    measure: str
+    ours: Interval
+    below: float = math.inf
+    above: float = -math.inf
+    difference: str = ""
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"`` or ``"does not hold"`` if the whole interval lies on that side, else ``"not decided"``."""
+        if self.above <= self.ours.low and self.ours.high <= self.below:
+            return "holds"
+        if self.ours.low > self.below or self.ours.high < self.above:
+            return "does not hold"
+        return "not decided"
+
+
+def claims_table(claims: Sequence[Claim], spec: str = ".3g") -> str:
+    """The claims as a Markdown table, with the reasons below it."""
+    table = pd.DataFrame(
+        {
+            "claim": [claim.text for claim in claims],
+            "paper": [claim.paper for claim in claims],
+            "ours (95 % interval)": [f"{claim.measure}: {format(claim.ours, spec)}" for claim in claims],
+            "difference": [claim.difference for claim in claims],
+            "verdict": [f"**{claim.verdict}**" for claim in claims],
+        }
+    )
+    reasons = [f"- *{claim.text}*: {claim.reason}" for claim in claims if claim.reason]
+    return "\n".join([table.to_markdown(index=False, disable_numparse=True), "", *reasons]).rstrip() + "\n"

@@ -1,0 +1,205 @@
+"""Training and evaluation of many image classifiers, a row of results each, kept in one folder and resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+import resolution_scaling as rs
+from resolution_scaling.evaluation import top1_accuracy
+from resolution_scaling.transforms import evaluation_transform, train_transform
+
+from .files import claim_folder, replacing
+from .image_data import ImageData
+from .training import Hardware, Training, save_weights, train
+
+EVALUATION_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images, by torchvision's transforms.
+
+    Attributes:
+        trivial_augment: see `resolution_scaling.transforms.train_transform`.
+        random_erasing: probability.
+        mixup, cutmix: alpha of torchvision's ``v2.MixUp`` and ``v2.CutMix``, one of them for each batch; 0 for none.
+        label_smoothing: of the cross entropy.
+    """
+
+    trivial_augment: bool = True
+    random_erasing: float = 0.1
+    mixup: float = 0.2
+    cutmix: float = 1.0
+    label_smoothing: float = 0.1
+
+    def of_batches(self, classes: int) -> Callable | None:
+        """Of a batch ``(images, labels)``; None if there is nothing to do."""
+        choices: list[nn.Module] = [v2.MixUp(alpha=self.mixup, num_classes=classes)] if self.mixup else []
+        choices += [v2.CutMix(alpha=self.cutmix, num_classes=classes)] if self.cutmix else []
+        return v2.RandomChoice(choices) if choices else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One kind of network to train.
+
+    Attributes:
+        method: as in the figures: ``"RC"``, ``"FCR"``, ``"width"``, ``"grid"``, ``"hidden"``...
+        setting: what distinguishes it from others of its method, such as a size.
+        build: number of classes -> new network.
+        K_train: side of the training crops, px.
+        evaluation_sizes: the ``K_eval`` at which it is evaluated, px.
+    """
+
+    method: str
+    setting: str
+    build: Callable[[int], nn.Module]
+    K_train: int
+    evaluation_sizes: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"{self.method}_{self.setting}".replace(" ", "_")
+
+
+class Classification:
+    """The networks of one recipe, trained one after the other; ``results.csv`` has a row for each size and seed.
+
+    Columns: ``seed, method, setting, K_train, K_eval``; ``flops, memory, parameters`` of one image at ``K_eval`` by
+    `resolution_scaling.profile`; ``validation_accuracy``, by which sizes are to be chosen, and ``accuracy`` on the test
+    images, both in 0..1; ``seconds`` of training.
+
+    Args:
+        data: the images.
+        training: of every network.
+        augmentation: of every network.
+        hardware: device and mixed precision.
+        output: folder; what it holds already is not computed again.
+        settings: what else was asked for, such as JSON can hold; a folder never mixes two experiments.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        training: Training,
+        augmentation: Augmentation,
+        hardware: Hardware,
+        output: Path,
+        settings: dict[str, Any],
+    ):
+        self.data, self.training, self.augmentation = data, training, augmentation
+        self.hardware, self.output = hardware, output
+        (output / "networks").mkdir(parents=True, exist_ok=True)
+        trained = {"training": dataclasses.asdict(training), "augmentation": dataclasses.asdict(augmentation)}
+        claim_folder(output, settings | trained | {"data": data.name, "mixed_precision": hardware.mixed_precision})
+        file = output / "results.csv"
+        self.results = pd.read_csv(file, dtype={"setting": str}) if file.exists() else pd.DataFrame()
+
+    def run(self, variants: Iterable[Variant], seeds: Iterable[int]) -> pd.DataFrame:
+        """Fill in the missing rows of ``results.csv`` and return it.
+
+        Raises:
+            SittingOver: the time of ``hardware`` is up; the same call goes on from here.
+        """
+        missing = [(seed, variant) for seed in seeds for variant in variants if self._missing(seed, variant)]
+        for seed, variant in tqdm(missing, desc="networks"):
+            self.hardware.check_time()
+            start = time.perf_counter()
+            network = self.network(seed, variant)
+            self._record(seed, variant, network, time.perf_counter() - start)
+        return self.results
+
+    def network(self, seed: int, variant: Variant) -> nn.Module:
+        """The trained network, in evaluation mode: loaded if it is there, else trained and saved."""
+        set_seed(seed)
+        network = variant.build(self.data.classes)
+        file = self.output / "networks" / f"{variant.name}_{seed}.safetensors"
+        if file.exists():
+            network.load_state_dict(load_file(file))
+        else:
+            self._train(network, seed, variant)
+            save_weights(network, file)
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
+        return network.to(self.hardware.accelerator().device).eval()
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.output / "checkpoints"
+
+    def _train(self, network: nn.Module, seed: int, variant: Variant) -> None:
+        data, augmentation = self.data, self.augmentation
+        transform = train_transform(
+            variant.K_train,
+            mean=data.mean,
+            std=data.std,
+            flip=data.flip,
+            trivial_augment=augmentation.trivial_augment,
+            random_erasing=augmentation.random_erasing,
+        )
+        folder = self._checkpoints / f"{variant.name}_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        train(
+            network,
+            self.training,
+            nn.CrossEntropyLoss(label_smoothing=augmentation.label_smoothing),
+            data.training(transform),
+            data.validation(self._evaluation_transform(variant.K_train)),
+            folder=folder,
+            description=f"{variant.method} {variant.setting}, seed {seed}",
+            hardware=self.hardware,
+            seed=seed,
+            augment=augmentation.of_batches(data.classes),
+        )
+
+    def _evaluation_transform(self, K_eval: int) -> v2.Compose:
+        return evaluation_transform(K_eval, mean=self.data.mean, std=self.data.std)
+
+    def _missing(self, seed: int, variant: Variant) -> bool:
+        if self.results.empty:
+            return True
+        done = self.results
+        same = (done["seed"] == seed) & (done["method"] == variant.method) & (done["setting"] == variant.setting)
+        return not same.any()
+
+    def _record(self, seed: int, variant: Variant, network: nn.Module, seconds: float) -> None:
+        rows = []
+        for K_eval in variant.evaluation_sizes:
+            transform = self._evaluation_transform(K_eval)
+            cost = rs.profile(network, (1, 3, K_eval, K_eval))
+            rows.append(
+                {
+                    "seed": seed,
+                    "method": variant.method,
+                    "setting": variant.setting,
+                    "K_train": variant.K_train,
+                    "K_eval": K_eval,
+                    "flops": cost.flops,
+                    "memory": cost.memory_bytes,
+                    "parameters": sum(p.numel() for p in network.parameters()),
+                    "validation_accuracy": self._accuracy(network, self.data.validation(transform)),
+                    "accuracy": self._accuracy(network, self.data.test(transform)),
+                    "seconds": round(seconds, 1),
+                }
+            )
+        self.results = pd.concat([self.results, pd.DataFrame(rows)], ignore_index=True)
+        with replacing(self.output / "results.csv") as partial:
+            self.results.to_csv(partial, index=False)
+
+    @torch.no_grad()
+    def _accuracy(self, network: nn.Module, images: Dataset) -> float:
+        return top1_accuracy(network, DataLoader(images, EVALUATION_BATCH, num_workers=self.hardware.workers))
