@@ -6,8 +6,9 @@ import copy
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-import torchprune_spatial  # noqa: F401 - registers the criteria on tp.importance
+from torchprune_spatial import CUSTOMIZED_PRUNERS, decouple_residuals, remove_dead_channels
 
 from .digits import load_digits
 from .files import claim_folder, replacing
@@ -29,19 +30,64 @@ from .holography import HologramSimulation
 from .training import Hardware, Loss, Training, save_weights, train
 from .unet import ResUNet, digit_classifier
 
-UNPRUNED = "unpruned"
 CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
     "random": lambda loader: tp.importance.RandomImportance(),
     "weight_sum": lambda loader: tp.importance.WeightSumImportance(group_reduction="first"),
+    "apoz": lambda loader: tp.importance.APoZImportance(loader),
+    "mean_activation": lambda loader: tp.importance.MeanActivationImportance(loader),
+    "thinet": lambda loader: tp.importance.ThiNetImportance(loader),
+    "taylor": lambda loader: tp.importance.GroupTaylorImportance(),
     "spatial_mask": lambda loader: tp.importance.SpatialMaskImportance(loader, threshold=0.5),
 }
+"""The six of the paper (its "Mean-mean" is the mean activation), and Taylor."""
 EXAMPLES = 6
 """Test images whose reconstructions are kept for the figure."""
 
 
 @dataclasses.dataclass(frozen=True)
+class Pruning:
+    """How a network is pruned.
+
+    Attributes:
+        criterion: key of `CRITERIA`.
+        keep_fraction: the paper's ``fract``; 1 for the network as it is.
+        literal: keep Algorithm 1's union of two top sets of ``fract``, which only the spatial mask has, and which is
+            more than ``fract``; else ``int(fract * channels)`` filters of each layer, as all the criteria do.
+        mixed: with mixed connectivity, so that the branches of an addition keep filters of their own.
+    """
+
+    criterion: str
+    keep_fraction: float
+    literal: bool = False
+    mixed: bool = False
+
+    def __str__(self):
+        literal, mixed = " literal" * self.literal, " mixed" * self.mixed
+        return f"{self.criterion}{literal}{mixed} {self.keep_fraction:g}"
+
+
+UNPRUNED = Pruning("unpruned", 1.0)
+
+
+def prunings(criteria: Iterable[str], keep_fractions: Iterable[float], mixed: bool) -> Iterator[Pruning]:
+    """Every criterion at every fraction, and the literal form of the spatial mask."""
+    for keep_fraction in keep_fractions:
+        for criterion in criteria:
+            yield Pruning(criterion, keep_fraction, mixed=mixed)
+            if criterion == "spatial_mask":
+                yield Pruning(criterion, keep_fraction, literal=True, mixed=mixed)
+
+
+@dataclasses.dataclass(frozen=True)
 class Preset:
-    """Sizes of one experiment. The paper's are the preset ``paper``; its number of channels is not published."""
+    """Sizes of one experiment. The paper's are the preset ``paper``; its number of channels is not published.
+
+    Attributes:
+        bases: base networks, each with a seed, and with noise in its holograms, of its own.
+        criteria: those to compare.
+        keep_fractions: of the filters, with plain additions.
+        mixed_fractions: the same with mixed connectivity, which the paper has.
+    """
 
     simulation: HologramSimulation
     width: int
@@ -50,12 +96,15 @@ class Preset:
     training: Training
     retraining: Training
     classifier_epochs: int
+    bases: int
     keep_fractions: tuple[float, ...]
+    mixed_fractions: tuple[float, ...]
+    criteria: tuple[str, ...] = tuple(CRITERIA)
     validation_images: int = 200
 
 
 class HologramPruning:
-    """The experiment in one output folder: data, classifier, base network, one pruned network a row of results.
+    """The experiment on one base network, in a folder: data, classifier, one pruned network a row of results.
 
     Args:
         preset: sizes.
@@ -71,24 +120,32 @@ class HologramPruning:
         self._claim_folder()
         self._simulate()
 
-    def run(self, criteria: Iterable[str], keep_fractions: Iterable[float]) -> pd.DataFrame:
-        """Fill in the missing rows of ``results.csv`` and return it."""
+    def run(self, wanted: Iterable[Pruning]) -> pd.DataFrame:
+        """Fill in the missing rows of ``results.csv`` and return it.
+
+        Raises:
+            SittingOver: the time of ``hardware`` is up; the same call goes on from here.
+        """
+        start = time.perf_counter()
         self.classifier = self._network("classifier", digit_classifier, self._train_classifier)
         self.target_accuracy = self._recognised(self.test[:][1], self.labels[: len(self.test)]) / len(self.test)
         self.base = self._network("base", lambda: ResUNet(self.preset.width), self._train_base)
         self.base_cost = count_cost(self.base, self.test[:1][0])
-        if self._missing(UNPRUNED, 1.0):
-            self._record(UNPRUNED, 1.0, self.base, {})
-        for keep_fraction in keep_fractions:
-            for criterion in criteria:
-                if self._missing(criterion, keep_fraction):
-                    self._prune_and_retrain(criterion, keep_fraction)
+        if self._is_missing(UNPRUNED):
+            self._record(UNPRUNED, self.base, {"seconds": round(time.perf_counter() - start, 1)})
+        missing = [pruning for pruning in wanted if self._is_missing(pruning)]
+        for pruning in tqdm(missing, desc=f"base network {self.seed}"):
+            self.hardware.check_time()
+            self._prune_and_retrain(pruning)
         return self.results
 
     def _claim_folder(self) -> None:
         """Remember what was asked for, so that a folder never mixes two experiments."""
+        extendable = ("bases", "criteria", "keep_fractions", "mixed_fractions")
         settings = {
-            "preset": dataclasses.asdict(self.preset),
+            "preset": {
+                name: value for name, value in dataclasses.asdict(self.preset).items() if name not in extendable
+            },
             "seed": self.seed,
             "mixed_precision": self.hardware.mixed_precision,
         }
@@ -161,33 +218,30 @@ class HologramPruning:
             seed=self.seed,
         )
 
-    def _missing(self, criterion: str, keep_fraction: float) -> bool:
-        if self.results.empty:
-            return True
-        same = (self.results["criterion"] == criterion) & np.isclose(self.results["keep_fraction"], keep_fraction)
-        return not same.any()
+    def _is_missing(self, pruning: Pruning) -> bool:
+        done = self.results
+        return done.empty or not any(pruning == pruning_of(row) for row in done.itertuples())
 
-    def _prune_and_retrain(self, criterion: str, keep_fraction: float) -> None:
+    def _prune_and_retrain(self, pruning: Pruning) -> None:
         start = time.perf_counter()
-        network = prune(self.base, criterion, keep_fraction, self.calibration, self.seed)
+        network = prune(self.base, pruning, self.calibration, self.seed)
         mse_pruned = self._evaluate(network)["mse"]
-        best_epoch = self._train_reconstruction(network, self.preset.retraining, f"{criterion} {keep_fraction:g}")
+        best_epoch = self._train_reconstruction(network, self.preset.retraining, str(pruning))
         extra = {
             "mse_before_retraining": mse_pruned,
             "best_epoch": best_epoch,
             "seconds": round(time.perf_counter() - start, 1),
         }
-        self._record(criterion, keep_fraction, network, extra)
+        self._record(pruning, network, extra)
 
-    def _record(self, criterion: str, keep_fraction: float, network: nn.Module, extra: dict) -> None:
+    def _record(self, pruning: Pruning, network: nn.Module, extra: dict) -> None:
         """Evaluate, keep the example reconstructions, add a row to ``results.csv``."""
         evaluation = self._evaluate(network)
-        np.save(self.output / "examples" / f"{criterion}_{keep_fraction:g}.npy", evaluation.pop("examples"))
+        np.save(self.examples_file(pruning), evaluation.pop("examples"))
         cost = count_cost(network, self.test[:1][0])
         channels = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
         row = {
-            "criterion": criterion,
-            "keep_fraction": keep_fraction,
+            **dataclasses.asdict(pruning),
             **cost,
             "compression": self.base_cost["parameters"] / cost["parameters"],
             "speedup": self.base_cost["flops"] / cost["flops"],
@@ -200,6 +254,10 @@ class HologramPruning:
         with replacing(self.output / "results.csv") as partial:
             self.results.to_csv(partial, index=False)
         self._drop_checkpoints()
+
+    def examples_file(self, pruning: Pruning) -> Path:
+        """Where the reconstructions of the first test holograms are: ``[EXAMPLES, 1, size, size]`` float16."""
+        return self.output / "examples" / f"{pruning}.npy".replace(" ", "_")
 
     def _drop_checkpoints(self) -> None:
         shutil.rmtree(self.output / "checkpoints", ignore_errors=True)
@@ -229,28 +287,46 @@ class HologramPruning:
         return (self.classifier(digits).argmax(1) == labels.to(self.device)).sum().item()
 
 
-def prune(base: nn.Module, criterion: str, keep_fraction: float, calibration: Iterable, seed: int) -> nn.Module:
-    """A copy of the base network that keeps a fraction of the filters of each layer, the rest really removed.
+def prune(base: nn.Module, pruning: Pruning, calibration: Iterable, seed: int) -> nn.Module:
+    """A copy of the base network that keeps a part of the filters of each layer, the rest really removed.
 
     Args:
         base: a `ResUNet`.
-        criterion: key of `CRITERIA`.
-        keep_fraction: the paper's ``fract``: each layer keeps ``int(fraction * channels)`` filters.
+        pruning: what to keep.
         calibration: batches ``(hologram, target)`` for the criteria that need data.
         seed: for the random criterion.
     """
     set_seed(seed)
-    network = copy.deepcopy(base)
-    holograms, _ = next(iter(calibration))
+    device = next(base.parameters()).device
+    example = (next(iter(calibration))[0][:1].to(device),)
+    network = decouple_residuals(base, example) if pruning.mixed else copy.deepcopy(base)
+    importance, ignored = CRITERIA[pruning.criterion](calibration), [network.output]
+    options = {"customized_pruners": CUSTOMIZED_PRUNERS, "ignored_layers": ignored}
+    ratios = {}
+    if pruning.literal:
+        ratios = importance.pruning_ratio_dict(network, example, pruning.keep_fraction, **options)
+    if pruning.criterion == "taylor":
+        _backward(network, calibration, device)
+    ratio = 1 - pruning.keep_fraction - 1e-9  # the host rounds down, and 1 - 0.8 is a little less than 0.2
     pruner = tp.pruner.BasePruner(
-        network,
-        holograms[:1].to(next(base.parameters()).device),
-        importance=CRITERIA[criterion](calibration),
-        pruning_ratio=1 - keep_fraction,
-        ignored_layers=[network.output],
+        network, example, importance, pruning_ratio=ratio, pruning_ratio_dict=ratios, **options
     )
     pruner.step()
+    if pruning.mixed:
+        remove_dead_channels(pruner.DG)
+    network.zero_grad(set_to_none=True)
     return network
+
+
+def _backward(network: nn.Module, calibration: Iterable, device: torch.device) -> None:
+    """Gradients of the loss, summed over the calibration batches."""
+    for holograms, targets in calibration:
+        F.binary_cross_entropy_with_logits(network(holograms.to(device)), targets.to(device)).backward()
+
+
+def pruning_of(row: Any) -> Pruning:
+    """What a row of results, as a named tuple, is about."""
+    return Pruning(row.criterion, row.keep_fraction, bool(row.literal), bool(row.mixed))
 
 
 def count_cost(network: nn.Module, example: torch.Tensor) -> dict[str, int]:

@@ -1,27 +1,29 @@
 """Pruning a hologram reconstruction network by several criteria (sections 4 and 5 of the spatial-mask paper).
 
-One base network is trained, pruned once by each criterion at each fraction of kept filters, retrained, and judged on
-test holograms: mean squared error, and loss of accuracy of a digit classifier, against compression (parameters) and
+Base networks are trained, each pruned once by each criterion at each fraction of kept filters, retrained, and judged
+on test holograms: mean squared error, and loss of accuracy of a digit classifier, against compression (parameters) and
 speed-up (FLOPs). Every criterion keeps the same number of filters in each layer, so that they are compared at equal
-compression. Everything is written to the output folder; a run that was stopped goes on from there.
+compression; the spatial mask also in the paper's literal form, a union that is larger. Everything is written to the
+output folder; a run that was stopped goes on from there, and two runs of the same command share the base networks.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from .hologram_experiment import CRITERIA, HologramPruning, Preset
+from .hologram_experiment import CRITERIA, HologramPruning, Preset, prunings
 from .hologram_report import write_report
 from .holography import HologramSimulation
-from .training import Hardware, Training
+from .training import Hardware, SittingOver, Training
 
 _SMALL_HOLOGRAMS = HologramSimulation(image_px=64, padded_px=192, upsampling=1, pixel_m=3 * 3.45e-6)
+TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRESETS = {
     "smoke": Preset(
         simulation=_SMALL_HOLOGRAMS,
@@ -31,17 +33,22 @@ PRESETS = {
         training=Training(epochs=8, learning_rate=2e-3, batch_size=16, schedule="one_cycle"),
         retraining=Training(epochs=4, learning_rate=2e-3, batch_size=16, schedule="one_cycle"),
         classifier_epochs=3,
+        bases=1,
         keep_fractions=(0.4, 0.5, 0.7),
+        mixed_fractions=(),
+        criteria=("random", "weight_sum", "spatial_mask"),
     ),
     "small": Preset(
         simulation=_SMALL_HOLOGRAMS,
-        width=16,
-        train_images=3000,
-        test_images=1000,
+        width=12,
+        train_images=1500,
+        test_images=500,
         training=Training(epochs=12, learning_rate=2e-3, batch_size=16, schedule="one_cycle"),
-        retraining=Training(epochs=4, learning_rate=1e-3, batch_size=16, schedule="one_cycle"),
-        classifier_epochs=8,
-        keep_fractions=(0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+        retraining=Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule="one_cycle"),
+        classifier_epochs=4,
+        bases=5,
+        keep_fractions=TENTHS,
+        mixed_fractions=(0.2, 0.3, 0.5),
     ),
     "paper": Preset(
         simulation=HologramSimulation(),
@@ -51,7 +58,9 @@ PRESETS = {
         training=Training(epochs=100, learning_rate=1e-4),
         retraining=Training(epochs=10, learning_rate=1e-5),
         classifier_epochs=100,
-        keep_fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        bases=5,
+        keep_fractions=TENTHS,
+        mixed_fractions=TENTHS,
     ),
 }
 
@@ -84,25 +93,34 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m recipes.hologram_pruning", description=__doc__.split("\n\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help="size of the experiment (default: smoke)")
-    parser.add_argument("--criteria", nargs="+", type=_criterion, default=list(CRITERIA), metavar="NAME")
+    parser.add_argument("--criteria", nargs="+", type=_criterion, metavar="NAME", help=f"of {', '.join(CRITERIA)}")
+    parser.add_argument("--keep-fractions", nargs="+", type=_keep_fraction, metavar="F", help="of the filters")
     parser.add_argument(
-        "--keep-fractions", nargs="+", type=_keep_fraction, metavar="F", help="kept filters (default: the preset's)"
+        "--mixed-fractions", nargs="*", type=_keep_fraction, metavar="F", help="the same with mixed connectivity"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bases", type=int, metavar="N", help="base networks (all defaults: the preset's)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first base network; the others count on")
     parser.add_argument(
         "--device", type=_device, help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"
     )
     parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
+    parser.add_argument("--minutes", type=float, help="stop after these; the same command goes on (default: no end)")
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/hologram_PRESET)")
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
-    options.keep_fractions = options.keep_fractions or preset.keep_fractions
+    for name in ("criteria", "keep_fractions", "mixed_fractions", "bases"):
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(preset, name))
     options.output = options.output or Path("results") / f"hologram_{options.preset}"
-    if int(min(options.keep_fractions) * preset.width) < 1:
-        parser.error(
-            f"argument --keep-fractions: {min(options.keep_fractions):g} leaves no filter in layers of {preset.width}; "
-            f"choose at least {1 / preset.width:g}"
-        )
+    if options.bases < 1:
+        parser.error(f"argument --bases: {options.bases} is not a number of networks; choose at least 1")
+    for name in ("keep_fractions", "mixed_fractions"):
+        smallest = min(getattr(options, name), default=1)
+        if int(smallest * preset.width) < 1:
+            parser.error(
+                f"argument --{name.replace('_', '-')}: {smallest:g} leaves no filter in layers of {preset.width}; "
+                f"choose at least {1 / preset.width:g}"
+            )
     return options
 
 
@@ -110,27 +128,41 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the experiment and write its report."""
     options = parse_arguments(arguments)
     options.command = "python -m recipes.hologram_pruning " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
-            _run(options)
-    except Timeout:
-        sys.exit(f"error: --output: another run is writing to {options.output}; wait for it or choose another folder")
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command goes on from {options.output}")
-
-
-def _run(options: argparse.Namespace) -> None:
-    start = time.perf_counter()
-    hardware = Hardware(options.device, options.mixed_precision)
-    try:
-        experiment = HologramPruning(PRESETS[options.preset], options.seed, hardware, options.output)
+        files = _run(options)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    results = experiment.run(options.criteria, options.keep_fractions)
-    files = write_report(experiment, results, options.command, time.perf_counter() - start)
-    print(results.drop(columns=["channels", "seed"]).to_string(index=False, float_format="{:.4g}".format))
-    print("\nwritten:", *files, sep="\n  ")
+    except (KeyboardInterrupt, SittingOver) as stop:
+        reason = f" ({stop})" if str(stop) else ""
+        sys.exit(f"\nstopped{reason}; the same command goes on from {options.output}")
+    print((options.output / "report.md").read_text())
+    print("written:", *files, sep="\n  ")
+
+
+def _run(options: argparse.Namespace) -> list[Path]:
+    preset = PRESETS[options.preset]
+    hardware = Hardware(options.device, options.mixed_precision, minutes=options.minutes)
+    wanted = [
+        *prunings(options.criteria, options.keep_fractions, mixed=False),
+        *prunings(options.criteria, options.mixed_fractions, mixed=True),
+    ]
+    shown, results, busy = None, [], []
+    for seed in range(options.seed, options.seed + options.bases):
+        folder = options.output / f"base_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):  # the system lets go of it, also after a kill
+                experiment = HologramPruning(preset, seed, hardware, folder)
+                results.append(experiment.run(wanted))
+            shown = shown or experiment
+        except Timeout:
+            busy.append(folder.name)
+    if busy:
+        sys.exit(
+            f"another run is at {', '.join(busy)} of {options.output}; when it has ended, the same command makes the "
+            "report of all"
+        )
+    return write_report(options.output, shown, pd.concat(results, ignore_index=True), options.command)
 
 
 if __name__ == "__main__":
