@@ -12,7 +12,7 @@ from typing import Any
 
 from .module import NNI_3
 from .pruners import LOST, NAMES, parameters_of
-from .registry import find_algorithm
+from .registry import algorithm_names, find_algorithm
 from .resolution import check_parameters
 
 QUANTIZED = "quant_types"
@@ -46,7 +46,7 @@ class AutoCompressionSearchSpaceGenerator:
         Raises:
             ValueError, TypeError: there is no such algorithm or parameter, or it cannot be configured so.
         """
-        _check_algorithm(algorithm_name, config_list)
+        _check(algorithm_name, config_list, algo_kwargs)
         choice: dict[str, Any] = {"_name": algorithm_name}
         for config in config_list:
             parts = [QUANTIZED] if QUANTIZED in config else []
@@ -54,7 +54,11 @@ class AutoCompressionSearchSpaceGenerator:
             key = "::".join(["config_list", *(":".join(config.get(part, [])) for part in parts)])
             choice |= {f"{key}::{name}": _choice(value) for name, value in config.items() if name not in parts}
         choice |= {f"parameter::{name}": _choice(value) for name, value in algo_kwargs.items()}
-        _check_parameters(choice)
+        if len(decode(choice)[0]) < len(config_list):
+            raise ValueError(
+                f"config_list of {algorithm_name!r} is {config_list!r}; expected entries that differ in op_types or "
+                "op_names, each with a value, as 'sparsity': a search space can hold no others"
+            )
         self.algorithm_choice_list.append(choice)
 
     def dumps(self) -> dict[str, Any]:
@@ -88,8 +92,7 @@ def check_space(search_space: Any) -> list[dict[str, Any]]:
     if not choices:
         raise ValueError("search_space has no algorithm: add one with add_config")
     for choice in choices:
-        _check_algorithm(choice.get("_name"), decode(choice)[0])
-        _check_parameters(choice)
+        _check(choice.get("_name"), *decode(choice))
     return choices
 
 
@@ -120,28 +123,22 @@ def values_of(space: Any) -> list[Any] | None:
     return list(space["_value"]) if space["_type"] == "choice" else None
 
 
-def _check_algorithm(name: Any, config_list: Any) -> None:
+def _check(name: Any, config_list: Any, parameters: Mapping[str, Any]) -> None:
     if not isinstance(name, str):
         raise TypeError(f"algorithm_name is {name!r}; expected a name, as 'l1'")
-    if name in LOST:
+    if name in LOST and name not in algorithm_names():
         raise ValueError(f"{name!r} is not in the NNI that is installed: {LOST[name]}")
     algorithm = find_algorithm(name)
     if not isinstance(config_list, (list, tuple)) or not all(isinstance(config, Mapping) for config in config_list):
         raise TypeError(f"config_list of {name!r} is {config_list!r}; expected a list of dicts")
     if algorithm.needs_config_list and not config_list:
         raise ValueError(f"config_list of {name!r} is empty; expected NNI's, as [{{'op_types': ['Conv2d'], ...}}]")
-    if not algorithm.needs_config_list and config_list:
-        raise ValueError(f"config_list of {name!r} is {config_list!r}; expected []: it works on the whole network")
+    if name == "resolution":
+        _check_resolution(config_list, parameters)
     for config in config_list:
         if not config.get("op_types") and not config.get("op_names"):
             raise ValueError(f"config_list of {name!r} has {dict(config)!r}, which names no op_types and no op_names")
-
-
-def _check_parameters(choice: Mapping[str, Any]) -> None:
-    name, parameters = choice["_name"], decode(choice)[1]
-    if name == "resolution":
-        _check_resolution(parameters)
-    elif name in NAMES:
+    if name in NAMES:
         known = parameters_of(name)
         for parameter in parameters:
             if parameter not in known:
@@ -150,11 +147,11 @@ def _check_parameters(choice: Mapping[str, Any]) -> None:
                 raise TypeError(f"{name!r} of {generation} has no parameter {parameter!r}; {has}")
 
 
-def _check_resolution(parameters: Mapping[str, Any]) -> None:
+def _check_resolution(config_list: Any, parameters: Mapping[str, Any]) -> None:
     """Each value by itself: together they are tried on the network before the experiment starts."""
     known = {name: values_of(space) for name, space in parameters.items()}
     first = {name: 1.0 if values is None else values[0] for name, values in known.items() if values != []}
-    check_parameters([], **first)
+    check_parameters(config_list, **first)
     for name, values in known.items():
         bounds = parameters[name]["_value"][:2] if values is None else values
         for value in bounds:

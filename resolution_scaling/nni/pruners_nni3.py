@@ -40,12 +40,13 @@ FINE_TUNED = frozenset(QUANTIZERS)
 """Algorithms that fine-tune by themselves: quantizers learn through an optimizer that NNI changed."""
 
 _ELSE = "run the search on NNI 2.10.1 (extra nni2)"
+_OURS = "`import torchprune_spatial.nni` in the file of your class, which brings ours"
 LOST = {
-    "apoz": f"prune by 'taylorfo', which also looks at data, or {_ELSE}",
-    "mean_activation": f"prune by 'taylorfo', which also looks at data, or {_ELSE}",
+    "apoz": f"{_OURS}, prune by 'taylorfo', which also looks at data, or {_ELSE}",
+    "mean_activation": f"{_OURS}, prune by 'taylorfo', which also looks at data, or {_ELSE}",
     "naive": f"quantize by 'ptq', or {_ELSE}",
 }
-"""Algorithms of NNI 2.10.1 that 3.0 dropped, and the way round."""
+"""Algorithms of NNI 2.10.1 that 3.0 dropped, and the way round where no other is registered by the name."""
 
 NAMES = frozenset({*PRUNERS, *QUANTIZERS})
 SPEEDS_UP = frozenset(PRUNERS) - {"level"}

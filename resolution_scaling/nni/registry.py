@@ -26,7 +26,8 @@ class Algorithm:
         outline: what ``compress`` would leave, in shapes alone: takes the same arguments with the network on the meta
             device, and no data. Limits on FLOPs and memory are then checked before the network is compressed. None
             where that cannot be told in advance; it may also return None, where the shapes depend on scores.
-        needs_config_list: whether a configuration must say which layers, and how much of them.
+        needs_config_list: whether a configuration must say which layers, and how much of them. Otherwise it may;
+            ``compress`` raises if it has no use for that.
     """
 
     name: str
@@ -60,15 +61,17 @@ def register_algorithm(algorithm: Algorithm, *, replace: bool = False) -> None:
 
 
 def find_algorithm(name: str) -> Algorithm:
-    """The algorithm of this name.
+    """The algorithm of this name, if what registers it was imported.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none; the text says what to import.
     """
     if name not in _algorithms:
+        known = ", ".join(map(repr, algorithm_names())) or "none"
         raise ValueError(
-            f"unknown algorithm {name!r}; known here are {', '.join(map(repr, algorithm_names()))}. Others join by "
-            "register_algorithm, 'spatial_mask' by `import torchprune_spatial.nni`"
+            f"unknown algorithm {name!r}; known here are {known}. NNI's own and 'resolution' join by "
+            "`import resolution_scaling.nni.autocompress`, 'spatial_mask' and its rivals by "
+            "`import torchprune_spatial.nni`, others by register_algorithm"
         )
     return _algorithms[name]
 

@@ -9,7 +9,7 @@ import torch.nn as nn
 
 pytest.importorskip("nni")
 
-from resolution_scaling.nni import Algorithm, find_algorithm, manager, register_algorithm
+from resolution_scaling.nni import Algorithm, find_algorithm, manager, register_algorithm, registry
 from resolution_scaling.nni.autocompress import (
     AbstractAutoCompressionModule,
     AutoCompressionExperiment,
@@ -20,11 +20,13 @@ from resolution_scaling.nni.compact_space import decode
 from resolution_scaling.nni.module import NNI_3
 from resolution_scaling.nni.trial import run_trial
 
+from .calibrated_module import Calibrated
 from .example_module import Module, Network, Textual, train
 from .test_experiment import ROOT, lines
 
 CONVOLUTIONS = [{"op_types": ["Conv2d"], "op_names": ["conv1", "conv2"], "sparsity": 0.5}]
 PARAMETERS = 8 * 9 + 8 + 2 * 8 + 16 * 8 * 9 + 16 + 2 * 16 + 16 * 16 * 9 + 16 + 2 * 16 + 2
+SPARED = {"op_names": ["conv3"], "exclude": True}
 NORMS = [{"op_types": ["BatchNorm2d"], "sparsity": 0.5}]
 WEIGHTS = [{"op_types": ["Conv2d"], "quant_types": ["weight"], "quant_bits": 8}]
 QUANTIZERS = ["qat", "dorefa", "bnn", *(["ptq", "lsq", "lsqplus"] if NNI_3 else ["naive"])]
@@ -67,6 +69,27 @@ def test_networks_are_really_smaller_after_a_trial(name, config_list, parameters
     assert metrics["flops"] == expected
     assert 0 <= metrics["default"] <= 1
     assert metrics["parameter_count"] > 0
+
+
+@pytest.mark.parametrize(("kind", "values"), [("choice", [0.25, 0.5]), ("uniform", [0.2, 0.6])])
+@pytest.mark.parametrize("name", ["spatial_mask", "thinet", "weight_sum", "apoz", "mean_activation"])
+def test_our_criteria_prune_what_a_searched_config_list_says(name, kind, values):
+    """No other layers, and by no other ratio: the last convolution keeps its channels."""
+    generator = AutoCompressionSearchSpaceGenerator()
+    ratio = {"_type": kind, "_value": values}
+    generator.add_config(name, [{"op_types": ["Conv2d"], "sparsity": ratio}, SPARED])
+    (space,) = generator.dumps()["algorithm_name"]["_value"]
+    searched = "config_list::Conv2d::::sparsity"
+    assert space[searched] == ratio
+    chosen = {"_name": name, searched: 0.25, "config_list::::conv3::exclude": True}
+    assert space.keys() == chosen.keys()
+    assert compress_and_evaluate(Calibrated, {"algorithm_name": chosen})["flops"] == flops(6, 12, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.*outputs of the network")
+def test_our_criteria_work_on_the_whole_network_without_a_config_list():
+    metrics = compress_and_evaluate(Calibrated, choice("spatial_mask", [], compression=2))
+    assert metrics["parameter_count"] == pytest.approx(PARAMETERS / 2, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +153,7 @@ def test_l1_keeps_the_filters_with_the_largest_sums():
 
 
 def test_excluded_layers_are_left():
-    config_list = [{"op_types": ["Conv2d"], "sparsity": 0.5}, {"op_names": ["conv3"], "exclude": True}]
+    config_list = [{"op_types": ["Conv2d"], "sparsity": 0.5}, SPARED]
     network = find_algorithm("l1").compress(Module.model(), config_list, Module)
     assert (network.conv1.out_channels, network.conv2.out_channels, network.conv3.out_channels) == (4, 8, 16)
 
@@ -302,7 +325,10 @@ def test_bits_of_several_tensors_become_a_choice_that_tuners_take():
         ("l1", {"op_types": ["Conv2d"]}, {}, TypeError, "expected a list of dicts"),
         ("l1", CONVOLUTIONS, {"speed": 1}, TypeError, "'l1' of NNI .* has no parameter 'speed'"),
         ("taylorfo", CONVOLUTIONS, {"statistics_batch_num": 1}, TypeError, "it has .*sparsifying_training_batches"),
-        ("resolution", CONVOLUTIONS, {"size": 8}, ValueError, r"expected \[\]: it works on the whole network"),
+        ("l1", [{"op_types": ["Conv2d"]}], {}, ValueError, "'l1' is .*; expected entries .* each with a value"),
+        ("l1", [*CONVOLUTIONS, *CONVOLUTIONS], {}, ValueError, "expected entries that differ in op_types or op_names"),
+        ("resolution", CONVOLUTIONS, {"size": 8}, ValueError, r"expected \[\]: the whole network is scaled"),
+        ("resolution", [{"op_types": ["Conv2d"]}], {"size": 8}, ValueError, r"expected \[\]: the whole network"),
         ("resolution", [], {}, TypeError, "'resolution' needs a size"),
         ("resolution", [], {"size": 0}, ValueError, "size of 'resolution' is 0"),
         ("resolution", [], {"size": {"_type": "choice", "_value": [8, -8]}}, ValueError, "size of 'resolution' is -8"),
@@ -320,14 +346,22 @@ def test_configurations_that_cannot_work_are_refused(name, config_list, paramete
     assert generator.dumps()["algorithm_name"]["_value"] == []
 
 
+IMPORT = "`import torchprune_spatial.nni`.*taylorfo"
+
+
 @pytest.mark.skipif(not NNI_3, reason="they are in NNI 2.10.1")
-@pytest.mark.parametrize(
-    ("name", "way_round"), [("apoz", "taylorfo"), ("mean_activation", "taylorfo"), ("naive", "ptq")]
-)
-def test_algorithms_that_nni_3_lost_are_told_with_the_way_round(name, way_round):
+@pytest.mark.parametrize(("name", "way_round"), [("apoz", IMPORT), ("mean_activation", IMPORT), ("naive", "ptq")])
+def test_algorithms_that_nni_3_lost_are_told_with_the_way_round(name, way_round, monkeypatch):
+    monkeypatch.delitem(registry._algorithms, name, raising=False)  # as if ours were not imported
     generator = AutoCompressionSearchSpaceGenerator()
     with pytest.raises(ValueError, match=f"{name!r} is not in the NNI that is installed: .*{way_round}.*extra nni2"):
         generator.add_config(name, CONVOLUTIONS)
+
+
+def test_what_to_import_is_told_where_algorithms_are_unknown(monkeypatch):
+    monkeypatch.setattr(registry, "_algorithms", {})
+    with pytest.raises(ValueError, match=r"known here are none\. NNI's own .* `import resolution_scaling.nni.auto"):
+        find_algorithm("l1")
 
 
 # Experiments
@@ -373,6 +407,28 @@ def test_pruning_resolution_and_a_users_own_algorithm_in_one_search(tmp_path, po
     }
     assert len(lines(tmp_path / "search")) == 4
     assert [line["trial"] for line in lines(tmp_path / "search")] == [result.trial for result in results]
+
+
+@pytest.mark.slow
+def test_our_criteria_in_a_search(tmp_path, port):
+    """Two points of 'spatial_mask', and one of 'apoz', which is NNI's own on 2.10.1 and ours on 3.0."""
+    assert (registry.home_of("apoz") == "torchprune_spatial.nni") == NNI_3
+    generator = AutoCompressionSearchSpaceGenerator()
+    ratio = {"_type": "quniform", "_value": [0.25, 0.5, 0.25]}
+    generator.add_config("spatial_mask", [{"op_types": ["Conv2d"], "sparsity": ratio}, SPARED])
+    generator.add_config("apoz", CONVOLUTIONS)
+    experiment = configured(Calibrated, tmp_path / "search")
+    experiment.config.search_space = generator.dumps()
+    found = {}
+    for result in experiment.run(port):
+        assert result.status == "succeeded"
+        chosen = result.parameters["algorithm_name"]
+        found[chosen["_name"], chosen.get("config_list::Conv2d::::sparsity")] = result.metrics["flops"]
+    assert found == {
+        ("spatial_mask", 0.25): flops(6, 12, 16),
+        ("spatial_mask", 0.5): flops(4, 8, 16),
+        ("apoz", None): flops(4, 8, 16),
+    }
 
 
 def test_impossible_resolutions_are_told_before_the_experiment_starts(tmp_path, port):
