@@ -70,15 +70,15 @@ class Claim:
     @property
     def verdict(self) -> str:
         """``"holds"`` or ``"does not hold"`` if the whole interval lies on that side, else ``"not decided"``."""
-        if self.above <= self.ours.low and self.ours.high <= self.below:
+        if self.above < self.ours.low and self.ours.high < self.below:
             return "holds"
-        if self.ours.low > self.below or self.ours.high < self.above:
+        if self.ours.low >= self.below or self.ours.high <= self.above:
             return "does not hold"
         return "not decided"
 
 
 def claims_table(claims: Sequence[Claim], spec: str = ".3g") -> str:
-    """The claims as a Markdown table, with the reasons below it."""
+    """The claims as a Markdown table; below it, of those that do not hold, the reasons."""
     table = pd.DataFrame(
         {
             "claim": [claim.text for claim in claims],
@@ -88,5 +88,9 @@ def claims_table(claims: Sequence[Claim], spec: str = ".3g") -> str:
             "verdict": [f"**{claim.verdict}**" for claim in claims],
         }
     )
-    reasons = [f"- *{claim.text}*: {claim.reason}" for claim in claims if claim.reason]
-    return "\n".join([table.to_markdown(index=False, disable_numparse=True), "", *reasons]).rstrip() + "\n"
+    reasons: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim.reason and claim.verdict != "holds":
+            reasons.setdefault(claim.reason, []).append(f"*{claim.text}*")
+    items = [f"- {'; '.join(texts)}: {reason}" for reason, texts in reasons.items()]
+    return "\n".join([table.to_markdown(index=False, disable_numparse=True), "", *items]).rstrip() + "\n"

@@ -52,6 +52,11 @@ class Augmentation:
         choices += [v2.CutMix(alpha=self.cutmix, num_classes=classes)] if self.cutmix else []
         return v2.RandomChoice(choices) if choices else None
 
+    def __str__(self):
+        shares = ("random_erasing", "mixup", "cutmix", "label_smoothing")
+        named = [f"{name.replace('_', ' ')} {getattr(self, name):g}" for name in shares if getattr(self, name)]
+        return ", ".join(["random resized crops", *["TrivialAugment"] * self.trivial_augment, *named])
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -81,8 +86,9 @@ class Classification:
     """The networks of one recipe, trained one after the other; ``results.csv`` has a row for each size and seed.
 
     Columns: ``seed, method, setting, K_train, K_eval``; ``flops, memory, parameters`` of one image at ``K_eval`` by
-    `resolution_scaling.profile`; ``validation_accuracy``, by which sizes are to be chosen, and ``accuracy`` on the test
-    images, both in 0..1; ``seconds`` of training.
+    `resolution_scaling.profile`; ``training_flops`` of its forward at ``K_train``; ``validation_accuracy``, by which
+    sizes are to be chosen, and ``accuracy`` on the test images, both in 0..1; ``seconds`` of training and of evaluation
+    at all sizes, in the sitting that finished them.
 
     Args:
         data: the images.
@@ -120,9 +126,17 @@ class Classification:
         for seed, variant in tqdm(missing, desc="networks"):
             self.hardware.check_time()
             start = time.perf_counter()
-            network = self.network(seed, variant)
-            self._record(seed, variant, network, time.perf_counter() - start)
+            rows = self._evaluate(self.network(seed, variant), seed, variant)
+            rows["seconds"] = round(time.perf_counter() - start, 1)
+            self.results = pd.concat([self.results, rows], ignore_index=True)
+            with replacing(self.output / "results.csv") as partial:
+                self.results.to_csv(partial, index=False)
         return self.results
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all networks in ``results.csv``."""
+        return float(self.results.drop_duplicates(["seed", "method", "setting"])["seconds"].sum())
 
     def network(self, seed: int, variant: Variant) -> nn.Module:
         """The trained network, in evaluation mode: loaded if it is there, else trained and saved."""
@@ -135,7 +149,7 @@ class Classification:
             self._train(network, seed, variant)
             save_weights(network, file)
             shutil.rmtree(self._checkpoints, ignore_errors=True)
-        return network.to(self.hardware.accelerator().device).eval()
+        return network.to(self.hardware.accelerator().device, memory_format=torch.channels_last).eval()
 
     @property
     def _checkpoints(self) -> Path:
@@ -176,7 +190,8 @@ class Classification:
         same = (done["seed"] == seed) & (done["method"] == variant.method) & (done["setting"] == variant.setting)
         return not same.any()
 
-    def _record(self, seed: int, variant: Variant, network: nn.Module, seconds: float) -> None:
+    def _evaluate(self, network: nn.Module, seed: int, variant: Variant) -> pd.DataFrame:
+        training_flops = rs.profile(network, (1, 3, variant.K_train, variant.K_train)).flops
         rows = []
         for K_eval in variant.evaluation_sizes:
             transform = self._evaluation_transform(K_eval)
@@ -190,15 +205,13 @@ class Classification:
                     "K_eval": K_eval,
                     "flops": cost.flops,
                     "memory": cost.memory_bytes,
+                    "training_flops": training_flops,
                     "parameters": sum(p.numel() for p in network.parameters()),
                     "validation_accuracy": self._accuracy(network, self.data.validation(transform)),
                     "accuracy": self._accuracy(network, self.data.test(transform)),
-                    "seconds": round(seconds, 1),
                 }
             )
-        self.results = pd.concat([self.results, pd.DataFrame(rows)], ignore_index=True)
-        with replacing(self.output / "results.csv") as partial:
-            self.results.to_csv(partial, index=False)
+        return pd.DataFrame(rows)
 
     @torch.no_grad()
     def _accuracy(self, network: nn.Module, images: Dataset) -> float:

@@ -77,24 +77,26 @@ class Task:
 
 
 class SmallResNet(nn.Module):
-    """A ResNet (He et al. 2016) of three stages, one basic block each, for images ``[batch, 1, 28, 28]``.
+    """A ResNet (He et al. 2016) of three stages, one basic block each, for small images ``[batch, channels, h, w]``.
 
     Args:
         width: channels of the first stage; the second and third have two and four times as many.
+        image_channels: of the images.
+        classes: how many.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, image_channels: int = 1, classes: int = CLASSES):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, width, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(image_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = BasicBlock(width, width, stride=1)
         self.layer2 = BasicBlock(width, 2 * width, stride=2)
         self.layer3 = BasicBlock(2 * width, 4 * width, stride=2)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(4 * width, CLASSES)
+        self.fc = nn.Linear(4 * width, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits ``[batch, 10]``."""
+        """Logits ``[batch, classes]``."""
         maps = F.relu(self.bn1(self.conv1(images)))
         maps = self.layer3(self.layer2(self.layer1(maps)))
         return self.fc(self.pool(maps).flatten(1))

@@ -38,6 +38,17 @@ class Row:
     top1: float
     sizes: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def grid(self) -> int:
+        """Tokens a side of the resolution rows of its half, whose FLOPs its other rows have."""
+        return {9: 8, 11: 11}[self.resolution]
+
+    @property
+    def scaling(self) -> str:
+        """``"grid"``, or the method of `resolution_scaling.scale_model`."""
+        methods = {"image_size": "grid", "hidden_dim": "hidden", "mlp_dim": "mlp", "num_layers": "depth"}
+        return "hybrid" if self.sizes.keys() == {"hidden_dim", "mlp_dim"} else methods[next(iter(self.sizes))]
+
     def network(self) -> VisionTransformer:
         """The vision transformer of this row, without data."""
         with torch.device("meta"):

@@ -138,6 +138,9 @@ def _check(name: Any, config_list: Any, parameters: Mapping[str, Any]) -> None:
     for config in config_list:
         if not config.get("op_types") and not config.get("op_names"):
             raise ValueError(f"config_list of {name!r} has {dict(config)!r}, which names no op_types and no op_names")
+        for part in ("op_types", "op_names"):
+            if isinstance(names := config.get(part, []), str):
+                raise TypeError(f"{part} of {name!r} is {names!r}; expected a list, as [{names!r}]")
     if name in NAMES:
         known = parameters_of(name)
         for parameter in parameters:

@@ -323,6 +323,13 @@ def test_bits_of_several_tensors_become_a_choice_that_tuners_take():
         ("l1", [], {}, ValueError, "config_list of 'l1' is empty"),
         ("l1", [{"sparsity": 0.5}], {}, ValueError, "names no op_types and no op_names"),
         ("l1", {"op_types": ["Conv2d"]}, {}, TypeError, "expected a list of dicts"),
+        (
+            "l1",
+            [{"op_types": "Conv2d", "sparsity": 0.5}],
+            {},
+            TypeError,
+            r"op_types .*expected a list, as \['Conv2d'\]",
+        ),
         ("l1", CONVOLUTIONS, {"speed": 1}, TypeError, "'l1' of NNI .* has no parameter 'speed'"),
         ("taylorfo", CONVOLUTIONS, {"statistics_batch_num": 1}, TypeError, "it has .*sparsifying_training_batches"),
         ("l1", [{"op_types": ["Conv2d"]}], {}, ValueError, "'l1' is .*; expected entries .* each with a value"),
