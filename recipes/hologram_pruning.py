@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 
+from .command_line import add_hardware_options, command_of, ending_in_words, hardware_of, positive, refusing
 from .hologram_experiment import CRITERIA, HologramPruning, Preset, prunings
 from .hologram_report import write_report
 from .holography import HologramSimulation
-from .training import Hardware, SittingOver, Training
+from .training import Training
 
 _SMALL_HOLOGRAMS = HologramSimulation(image_px=64, padded_px=192, upsampling=1, pixel_m=3 * 3.45e-6)
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -78,17 +78,6 @@ def _keep_fraction(text: str) -> float:
     return value
 
 
-def _device(name: str) -> str:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(
-            f"{name!r} cannot be used here ({reason}); choose cpu or leave it out"
-        ) from None
-    return name
-
-
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m recipes.hologram_pruning", description=__doc__.split("\n\n")[0])
@@ -98,13 +87,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--mixed-fractions", nargs="*", type=_keep_fraction, metavar="F", help="the same with mixed connectivity"
     )
-    parser.add_argument("--bases", type=int, metavar="N", help="base networks (all defaults: the preset's)")
+    parser.add_argument("--bases", type=positive(int), metavar="N", help="base networks (all defaults: the preset's)")
     parser.add_argument("--seed", type=int, default=0, help="of the first base network; the others count on")
-    parser.add_argument(
-        "--device", type=_device, help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"
-    )
-    parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument("--minutes", type=float, help="stop after these; the same command goes on (default: no end)")
+    add_hardware_options(parser)
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/hologram_PRESET)")
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
@@ -112,8 +97,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, getattr(preset, name))
     options.output = options.output or Path("results") / f"hologram_{options.preset}"
-    if options.bases < 1:
-        parser.error(f"argument --bases: {options.bases} is not a number of networks; choose at least 1")
     for name in ("keep_fractions", "mixed_fractions"):
         smallest = min(getattr(options, name), default=1)
         if int(smallest * preset.width) < 1:
@@ -121,27 +104,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                 f"argument --{name.replace('_', '-')}: {smallest:g} leaves no filter in layers of {preset.width}; "
                 f"choose at least {1 / preset.width:g}"
             )
+    options.command = command_of(parser, arguments)
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the experiment and write its report."""
     options = parse_arguments(arguments)
-    options.command = "python -m recipes.hologram_pruning " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with ending_in_words(options.output):
         files = _run(options)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except (KeyboardInterrupt, SittingOver) as stop:
-        reason = f" ({stop})" if str(stop) else ""
-        sys.exit(f"\nstopped{reason}; the same command goes on from {options.output}")
     print((options.output / "report.md").read_text())
     print("written:", *files, sep="\n  ")
 
 
 def _run(options: argparse.Namespace) -> list[Path]:
-    preset = PRESETS[options.preset]
-    hardware = Hardware(options.device, options.mixed_precision, minutes=options.minutes)
+    preset, hardware = PRESETS[options.preset], hardware_of(options)
     wanted = [
         *prunings(options.criteria, options.keep_fractions, mixed=False),
         *prunings(options.criteria, options.mixed_fractions, mixed=True),
@@ -152,7 +129,8 @@ def _run(options: argparse.Namespace) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / ".lock", timeout=0):  # the system lets go of it, also after a kill
-                experiment = HologramPruning(preset, seed, hardware, folder)
+                with refusing():
+                    experiment = HologramPruning(preset, seed, hardware, folder)
                 results.append(experiment.run(wanted))
             shown = shown or experiment
         except Timeout:

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import nn
 from torchvision.models import resnet50
 
 import resolution_scaling as rs
 
 from .classification import Augmentation, Classification, Variant
+from .command_line import add_hardware_options, command_of, ending_in_words, hardware_of, positive, refusing
 from .image_data import load_images
 from .resnet_resolution_report import write_report
 from .search_task import SmallResNet
-from .training import Hardware, SittingOver, Training
+from .training import Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,28 +129,6 @@ PRESETS = {
 }
 
 
-def _device(name: str) -> str:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(
-            f"{name!r} cannot be used here ({reason}); choose cpu or leave it out"
-        ) from None
-    return name
-
-
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    parse.__name__ = kind.__name__  # for argparse's own text
-    return parse
-
-
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m recipes.resnet_resolution", description=__doc__.split("\n\n")[0])
@@ -162,53 +139,34 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder with train and val, each of a folder a class, or of Fashion-MNIST "
         "(default: Fashion-MNIST where it is installed, else the embedded digits)",
     )
-    parser.add_argument("--seeds", type=_positive(int), metavar="N", help="repetitions (default: the preset's)")
+    parser.add_argument("--seeds", type=positive(int), metavar="N", help="repetitions (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first one's (default: %(default)s)")
-    parser.add_argument(
-        "--device", type=_device, help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"
-    )
-    parser.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that read and augment images (default: %(default)s)"
-    )
-    parser.add_argument("--minutes", type=_positive(float), metavar="M", help="stop after these; to go on another time")
+    add_hardware_options(parser)
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/resnet_PRESET)")
     options = parser.parse_args(arguments)
     if options.preset == "paper" and options.data is None:
         parser.error("argument --preset: paper needs --data, a folder with ImageNet's train and val")
     options.output = options.output or Path("results") / f"resnet_{options.preset}"
+    options.command = command_of(parser, arguments)
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the experiment and write its report."""
     options = parse_arguments(arguments)
-    options.command = "python -m recipes.resnet_resolution " + " ".join(
-        sys.argv[1:] if arguments is None else arguments
-    )
     options.output.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
-            _run(options)
-    except Timeout:
-        sys.exit(f"error: --output: another run is writing to {options.output}; wait for it or choose another folder")
-    except SittingOver as over:
-        print(f"{over}; the same command goes on from {options.output}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command goes on from {options.output}")
+    with ending_in_words(options.output), FileLock(options.output / ".lock", timeout=0):
+        _run(options)
 
 
 def _run(options: argparse.Namespace) -> None:
     preset = PRESETS[options.preset]
-    hardware = Hardware(options.device, options.mixed_precision, options.workers, options.minutes)
+    hardware = hardware_of(options)
     settings = {"preset": options.preset, "folder": options.data and str(options.data.resolve())} | preset.settings()
-    try:
+    with refusing("--data"):
         data = load_images(options.data, preset.train_images, preset.validation_images, preset.test_images)
+    with refusing():
         experiment = Classification(data, preset.training, preset.augmentation, hardware, options.output, settings)
-    except FileNotFoundError as error:
-        sys.exit(f"error: --data: {error}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     seeds = range(options.seed, options.seed + (options.seeds or preset.seeds))
     results = experiment.run(preset.variants(), seeds)
     table, files = write_report(experiment, results[results["seed"].isin(seeds)], options.command)

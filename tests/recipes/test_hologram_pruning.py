@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -113,9 +114,11 @@ def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), resumed.drop(columns="seconds"))
 
 
-def test_stops_when_the_time_is_up_and_goes_on(run, tmp_path):
-    with pytest.raises(SystemExit, match=r"stopped \(1e-06 minutes are over\); the same command goes on"):
+def test_stops_when_the_time_is_up_and_goes_on(run, capsys):
+    with pytest.raises(SystemExit) as stop:
         run("--minutes", "1e-6")
+    assert stop.value.code == os.EX_TEMPFAIL
+    assert "1e-06 minutes are over; the same command goes on" in capsys.readouterr().err
     results, _ = run()
     assert len(results) == 5
 
@@ -149,7 +152,7 @@ def test_a_folder_that_another_run_writes_to_is_refused(run, tmp_path):
         (["--criteria", "magic"], "argument --criteria: unknown criterion 'magic'; choose from random, weight_sum"),
         (["--keep-fractions", "1.5"], "argument --keep-fractions: 1.5 is not a fraction.*between 0 and 1"),
         (["--mixed-fractions", "0.5", "0.1"], "argument --mixed-fractions: 0.1 leaves no filter"),
-        (["--bases", "0"], "argument --bases: 0 is not a number of networks"),
+        (["--bases", "0"], "argument --bases: 0 is not above 0"),
         (["--keep-fractions", "0.1"], "leaves no filter in layers of 8; choose at least 0.125"),
         (["--device", "cuda:7"], "argument --device: 'cuda:7' cannot be used here.*choose cpu"),
         (["--device", "abacus"], "argument --device: 'abacus' cannot be used here"),

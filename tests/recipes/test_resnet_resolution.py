@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import os
 
 import pandas as pd
 import pytest
@@ -99,8 +100,10 @@ def test_a_run_that_was_stopped_ends_the_same(run, tmp_path, monkeypatch):
 
 def test_a_sitting_that_is_over_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PRESETS, "smoke", TINY)
-    main(["--device", "cpu", "--output", str(tmp_path), "--minutes", "1e-9"])
-    assert f"minutes are over; the same command goes on from {tmp_path}" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["--device", "cpu", "--output", str(tmp_path), "--minutes", "1e-9"])
+    assert stop.value.code == os.EX_TEMPFAIL
+    assert f"minutes are over; the same command goes on from {tmp_path}" in capsys.readouterr().err
     assert not (tmp_path / "report.md").exists()
 
 
