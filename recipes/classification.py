@@ -34,12 +34,13 @@ class Augmentation:
     """What is done to training images, by torchvision's transforms.
 
     Attributes:
-        trivial_augment: see `resolution_scaling.transforms.train_transform`.
+        scale, trivial_augment: see `resolution_scaling.transforms.train_transform`.
         random_erasing: probability.
         mixup, cutmix: alpha of torchvision's ``v2.MixUp`` and ``v2.CutMix``, one of them for each batch; 0 for none.
         label_smoothing: of the cross entropy.
     """
 
+    scale: tuple[float, float] = (0.08, 1.0)
     trivial_augment: bool = True
     random_erasing: float = 0.1
     mixup: float = 0.2
@@ -55,7 +56,8 @@ class Augmentation:
     def __str__(self):
         shares = ("random_erasing", "mixup", "cutmix", "label_smoothing")
         named = [f"{name.replace('_', ' ')} {getattr(self, name):g}" for name in shares if getattr(self, name)]
-        return ", ".join(["random resized crops", *["TrivialAugment"] * self.trivial_augment, *named])
+        crops = f"random crops of {100 * self.scale[0]:g} % or more of the image"
+        return ", ".join([crops, *["TrivialAugment"] * self.trivial_augment, *named])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Classification:
         hardware: device and mixed precision.
         output: folder; what it holds already is not computed again.
         settings: what else was asked for, such as JSON can hold; a folder never mixes two experiments.
+        whole_images: evaluate with K = K_eval, as the paper does with vision transformers (section 3.3); else on a
+            crop of the image, with K in the proportion of `matching_K`.
     """
 
     def __init__(
@@ -107,9 +111,11 @@ class Classification:
         hardware: Hardware,
         output: Path,
         settings: dict[str, Any],
+        *,
+        whole_images: bool = False,
     ):
         self.data, self.training, self.augmentation = data, training, augmentation
-        self.hardware, self.output = hardware, output
+        self.hardware, self.output, self.whole_images = hardware, output, whole_images
         (output / "networks").mkdir(parents=True, exist_ok=True)
         trained = {"training": dataclasses.asdict(training), "augmentation": dataclasses.asdict(augmentation)}
         claim_folder(output, settings | trained | {"data": data.name, "mixed_precision": hardware.mixed_precision})
@@ -159,6 +165,7 @@ class Classification:
         data, augmentation = self.data, self.augmentation
         transform = train_transform(
             variant.K_train,
+            scale=augmentation.scale,
             mean=data.mean,
             std=data.std,
             flip=data.flip,
@@ -181,7 +188,8 @@ class Classification:
         )
 
     def _evaluation_transform(self, K_eval: int) -> v2.Compose:
-        return evaluation_transform(K_eval, mean=self.data.mean, std=self.data.std)
+        K = K_eval if self.whole_images else None
+        return evaluation_transform(K_eval, K, mean=self.data.mean, std=self.data.std)
 
     def _missing(self, seed: int, variant: Variant) -> bool:
         if self.results.empty:

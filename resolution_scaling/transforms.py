@@ -22,6 +22,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def train_transform(
     K_train: int = 176,
     *,
+    scale: tuple[float, float] = (0.08, 1.0),
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     flip: float = 0.5,
@@ -33,6 +34,7 @@ def train_transform(
 
     Args:
         K_train: side of the crop, px.
+        scale: least and largest share of the image's area that a crop takes.
         mean, std: of each channel, for images in [0, 1].
         flip: probability of a horizontal flip.
         trivial_augment: augment by `v2.TrivialAugmentWide`.
@@ -44,7 +46,7 @@ def train_transform(
         ``[..., channels, K_train, K_train]``.
     """
     mode = _interpolation(interpolation)
-    steps = [v2.RandomResizedCrop(_side(K_train, "K_train"), interpolation=mode, antialias=True)]
+    steps = [v2.RandomResizedCrop(_side(K_train, "K_train"), scale=scale, interpolation=mode, antialias=True)]
     if flip:
         steps.append(v2.RandomHorizontalFlip(flip))
     if trivial_augment:

@@ -140,7 +140,8 @@ def test_batches_are_mixed_into_soft_labels():
 
 
 def test_the_augmentation_in_words():
-    assert str(PLAIN) == "random resized crops"
+    assert str(PLAIN) == "random crops of 8 % or more of the image"
     assert str(Augmentation()) == (
-        "random resized crops, TrivialAugment, random erasing 0.1, mixup 0.2, cutmix 1, label smoothing 0.1"
+        "random crops of 8 % or more of the image, TrivialAugment, random erasing 0.1, mixup 0.2, cutmix 1, "
+        "label smoothing 0.1"
     )

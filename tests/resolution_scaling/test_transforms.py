@@ -32,6 +32,17 @@ def test_training_is_repeatable_under_a_seed_and_random_otherwise():
     assert not torch.equal(first, second)
 
 
+def test_crops_take_the_share_of_the_area_that_is_asked_for():
+    """Of an image whose rows count upwards, a crop of all of it holds nearly all the values."""
+    rows = torch.arange(64, dtype=torch.uint8)[None, :, None].expand(3, 64, 64)
+    plain = {"flip": 0, "trivial_augment": False, "random_erasing": 0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    torch.manual_seed(0)
+    whole = [255 * train_transform(64, scale=(0.9, 1.0), **plain)(rows)[0] for _ in range(20)]
+    parts = [255 * train_transform(64, scale=(0.05, 0.1), **plain)(rows)[0] for _ in range(20)]
+    assert min(float(crop.max() - crop.min()) for crop in whole) > 48
+    assert max(float(crop.max() - crop.min()) for crop in parts) < 64 * (0.1 * 4 / 3) ** 0.5
+
+
 def test_evaluation_is_pillow_resize_then_the_central_crop():
     image = picture(60, 90)
     # shorter side 60 -> 40, so 90 -> 60; a crop of 32 begins at (40 - 32) / 2 = 4 and (60 - 32) / 2 = 14
