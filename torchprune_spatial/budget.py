@@ -15,6 +15,7 @@ from torch_pruning.dependency import Group
 
 from resolution_scaling.evaluation import evaluating
 
+from .allocation import cost_order
 from .attention import attention_heads
 from .calibration import call_model
 from .channel_scatter import CUSTOMIZED_PRUNERS
@@ -22,6 +23,13 @@ from .cost import call_on_meta, count_flops, meta_copy
 from .record import PruningRecord
 from .removal import ScoredGroup, removal_order, root_of, scored_group
 
+ALLOCATIONS: dict[str, dict[str, bool]] = {
+    "uniform": {},
+    "global": {"global_pruning": True},
+    "isomorphic": {"global_pruning": True, "isomorphic": True},
+    "cost": {},
+}
+"""By name, the options of Torch-Pruning that they stand for."""
 OURS = {"iterative_steps", "iterative_pruning_ratio_scheduler", "pruning_ratio", "ch_sparsity", "ch_sparsity_dict"}
 SPREAD = ("global_pruning", "isomorphic", "round_to", "max_pruning_ratio")
 """Options that `removal_order` takes over from the host, whose threshold spares the layers that it condemns whole."""
@@ -34,6 +42,7 @@ def prune_to(
     *,
     compression: float | None = None,
     speedup: float | None = None,
+    allocation: str | None = None,
     tolerance: float = 0.02,
     **options: Any,
 ) -> PruningRecord:
@@ -41,8 +50,7 @@ def prune_to(
 
     Every group is scored once, on the unpruned network. Channels are then thought away one at a time, in a fixed order,
     and a bisection finds how many have to go: it prunes copies on the meta device, which have no weights, and counts
-    what is left. Only then is the network pruned, once. By default each group loses the same share of its channels;
-    with ``global_pruning=True`` those with the lowest scores of the network go first. No group loses all.
+    what is left. Only then is the network pruned, once. No group loses all its channels.
 
     Args:
         model: the network, pruned in place.
@@ -52,11 +60,17 @@ def prune_to(
         compression: parameters before over parameters after, at least this.
         speedup: FLOPs before over FLOPs after, at least this (see `count_flops` for what counts). With both, both
             limits hold.
+        allocation: how the budget is spread over the groups. ``"uniform"``, the default: each loses the same share of
+            its channels. ``"global"`` and ``"isomorphic"``, as in Torch-Pruning: the lowest scores of the network, or
+            of the groups of one kind, go first; they need scores that compare across layers. ``"cost"``: those channels
+            go first that matter least to their group for the parameters (with ``compression``) or FLOPs (with
+            ``speedup``) that they save; see `allocation.cost_order`.
         tolerance: how far from the target is near enough. Farther, which happens where one step of the order removes
             much (small networks, ``round_to``), there is a warning.
-        options: of ``tp.pruner.BasePruner``: ``global_pruning``, ``isomorphic``, ``max_pruning_ratio``, ``round_to``,
-            ``ignored_layers``, ``num_heads`` (default: `attention_heads`), ``unwrapped_parameters``,
-            ``customized_pruners``, ``forward_fn``, ... Layers in ``pruning_ratio_dict`` keep the ratio given there.
+        options: of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``, ``num_heads``
+            (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``, ``forward_fn``, ..., and in
+            place of ``allocation`` also ``global_pruning`` and ``isomorphic``. Layers in ``pruning_ratio_dict`` keep
+            the ratio given there.
 
     Returns:
         The record of what was removed; ``print(record)`` for the table, ``record.plot()`` for the figure.
@@ -74,7 +88,7 @@ def prune_to(
         >>> record.compression
         20.004
     """
-    search = _Search(model, example_inputs, options, _limits(compression, speedup))
+    search = _Search(model, example_inputs, options, _limits(compression, speedup), allocation)
     with evaluating(model), torch.enable_grad():
         search.score(importance)
         steps = search.nearest(tolerance)
@@ -96,16 +110,37 @@ def _limits(compression: float | None, speedup: float | None) -> dict[str, float
     return limits
 
 
+def _host_options(allocation: str, given: dict[str, Any]) -> dict[str, bool]:
+    """What an allocation is called in Torch-Pruning."""
+    if allocation not in ALLOCATIONS:
+        raise ValueError(f"allocation is {allocation!r}; expected one of {', '.join(map(repr, ALLOCATIONS))}")
+    for name in ("global_pruning", "isomorphic"):
+        if given.get(name):
+            raise TypeError(f"{name} says what allocation={allocation!r} says too: pass one of them")
+        given.pop(name, None)
+    return ALLOCATIONS[allocation]
+
+
 class _Search:
     """How many steps of the removal order it takes until the network meets its limits."""
 
-    def __init__(self, model: nn.Module, example_inputs: Any, options: dict[str, Any], limits: dict[str, float]):
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        options: dict[str, Any],
+        limits: dict[str, float],
+        allocation: str | None,
+    ):
         for name in OURS & options.keys():
             raise TypeError(
                 f"{name} cannot be given to prune_to, which finds the pruning ratios and prunes in one step"
             )
         self.model, self.example_inputs, self.limits = model, example_inputs, limits
         self.spread = {name: options.pop(name) for name in SPREAD if name in options}
+        if allocation is not None:
+            self.spread |= _host_options(allocation, self.spread)
+        self.by_cost = allocation == "cost"
         self.options = options | {"forward_fn": options.get("forward_fn") or call_model}
         self.options["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
         if options.get("num_heads") is None:
@@ -113,7 +148,7 @@ class _Search:
         self.groups: dict[str, ScoredGroup | None] = {}  # None: left alone
         self.order: list[tuple[str, int]] = []
         self.reached = {0: dict.fromkeys(limits, 1.0)}
-        self.flops = count_flops(model, example_inputs, self.options["forward_fn"])[""] if "speedup" in limits else 0
+        self.flops = count_flops(model, example_inputs, self.options["forward_fn"]) if "speedup" in limits else {}
 
     def score(self, importance: Callable[[Group], torch.Tensor | None]) -> None:
         """Score every group once, in a step of the pruner that removes nothing, and put the removals in order."""
@@ -131,13 +166,25 @@ class _Search:
             for module in layer.modules()
         }
         free = {root: group for root, group in self.groups.items() if group and fixed.isdisjoint(group.layers)}
-        self.order = removal_order(free, **self.spread)
+        if self.by_cost:
+            self.order = cost_order(free, self._costs(), **self.spread)
+        else:
+            self.order = removal_order(free, **self.spread)
         self._drop_refused()
         if not self.order:
             raise ValueError(
                 f"{type(self.model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
                 "max_pruning_ratio leave every group alone"
             )
+
+    def _costs(self) -> dict[str, float]:
+        """Of each module by name, in shares of the network's; of parameters and FLOPs the sum, if both are limited."""
+        parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in self.model.named_modules()}
+        counts = {"compression": parameters, "speedup": self.flops}
+        return {
+            name: sum(counts[limit].get(name, 0) / max(1, counts[limit][""]) for limit in self.limits)
+            for name in parameters
+        }
 
     def _drop_refused(self) -> None:
         """Drop the steps that the host refuses: the last half of a group's, until it does the rest.
@@ -193,7 +240,7 @@ class _Search:
             record.step(_Pruner(model, example_inputs, plan, self.replay))
         reached = {"compression": record.compression}
         if "speedup" in self.limits:
-            reached["speedup"] = self.flops / max(1, count_flops(model, example_inputs, forward)[""])
+            reached["speedup"] = self.flops[""] / max(1, count_flops(model, example_inputs, forward)[""])
         layers = zip(dict(self.order[:steps]), map(names.get, plan["pruning_ratio_dict"]), strict=False)
         return reached, {root for root, layer in layers if len(record.kept_out[layer]) == before.get(layer)}
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
+
+
+class Member(NamedTuple):
+    """A layer that has channels of a group, on one side.
+
+    Attributes:
+        layer: its name.
+        is_output: whether these are output channels; of layers whose output channels are their input ones, always.
+        channels: how many it has on this side, also those of other groups.
+        factor: how many of them go with one root channel.
+    """
+
+    layer: str
+    is_output: bool
+    channels: int
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -23,17 +40,26 @@ class ScoredGroup:
         channel_groups: so many blocks of channels, such as heads or the groups of a convolution, lose the same ones.
         layers: the layers whose output channels are the group's.
         kind: the same for the groups that isomorphic pruning ranks together.
+        members: the layers that get cheaper with the group.
     """
 
     scores: torch.Tensor
     channel_groups: int
     layers: tuple[nn.Module, ...]
     kind: tuple
+    members: tuple[Member, ...] = ()
 
     @property
     def block_scores(self) -> torch.Tensor:
         """The scores of one block, ``[root channels / channel_groups]``: their mean over the blocks."""
         return self.scores.unflatten(0, (self.channel_groups, -1)).mean(0)
+
+    def kept_counts(self, round_to: int | None, max_pruning_ratio: float) -> range:
+        """How many channels of a block can be kept, in the order in which they go; see `removal_order`."""
+        block = self.block_scores
+        channels, unit = len(block), (round_to or 1) // math.gcd(round_to or 1, self.channel_groups)
+        least = max(unit, math.ceil(channels * (1 - max_pruning_ratio) - 1e-9), int(block.isposinf().sum()))
+        return range((channels - 1) // unit * unit, least - 1, -unit)
 
 
 def root_of(group: Group) -> str:
@@ -71,7 +97,20 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
     values = dict(zip(group[0].idxs, scores.tolist(), strict=True))
     for roots in _whole(group):
         values[max(roots, key=values.__getitem__)] = torch.inf
-    return ScoredGroup(torch.tensor(list(values.values())), pruner._get_channel_groups(group), tuple(layers), kind)
+    sets = pruner._get_channel_groups(group)
+    return ScoredGroup(torch.tensor(list(values.values())), sets, tuple(layers), kind, tuple(_members(group)))
+
+
+def _members(group: Group) -> Iterator[Member]:
+    """Each layer and side once, in the order of the group."""
+    graph, idxs = group._DG, Counter()
+    for item in group.items:
+        name = graph._module2name.get(item.dep.target.module)
+        if name is not None and isinstance(item.dep.target.module, nn.Module):
+            idxs[item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler)] += len(item.idxs)
+    for (layer, is_output), count in idxs.items():
+        channels = (graph.get_out_channels if is_output else graph.get_in_channels)(layer)
+        yield Member(graph._module2name[layer], is_output, channels or count, count / len(group[0].idxs))
 
 
 def _whole(group: Group) -> set[frozenset[int]]:
@@ -122,9 +161,7 @@ def removal_order(
         turns[scores.argsort(stable=True)] = torch.arange(1, len(scores) + 1, dtype=torch.float64)
         turns = (turns - 0.5) / len(scores)  # when each channel goes, in (0, 1)
         for root, block, when in zip(roots, blocks, turns.split([len(block) for block in blocks]), strict=True):
-            channels, unit = len(block), (round_to or 1) // math.gcd(round_to or 1, groups[root].channel_groups)
-            least = max(unit, math.ceil(channels * (1 - max_pruning_ratio) - 1e-9), int(block.isposinf().sum()))
             when = when.sort().values.tolist()
-            kept = range((channels - 1) // unit * unit, least - 1, -unit)
-            steps += [(when[channels - k - 1], root, k) for k in kept]
+            kept = groups[root].kept_counts(round_to, max_pruning_ratio)
+            steps += [(when[len(block) - k - 1], root, k) for k in kept]
     return [(root, k) for _, root, k in sorted(steps)]

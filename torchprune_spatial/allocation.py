@@ -1,0 +1,111 @@
+"""Spreading a budget over the layers by what their channels are worth and what they cost."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .removal import ScoredGroup
+
+
+def cost_order(
+    groups: Mapping[str, ScoredGroup],
+    costs: Mapping[str, float],
+    *,
+    round_to: int | None = None,
+    max_pruning_ratio: float = 1.0,
+) -> list[tuple[str, int]]:
+    """Steps as of `removal.removal_order`; those go first that lose the least for the cost that they save.
+
+    What a step loses is the rise of ``1 / s``, where ``s`` is the share of its score that the group keeps: the scores
+    of different groups need not compare, and the fewer are left the dearer they are. (By the sum of the scores, or by
+    its logarithm, wide layers between layers of a single channel would look as good as a balance.) What a step saves is
+    counted in the network that the steps before have left: a layer costs in proportion to its output and to its input
+    channels. Under a budget of parameters this spares narrow layers, under one of FLOPs those of few positions.
+
+    Ours. In the FLOPs-regularized pruning of Molchanov et al., "Pruning convolutional neural networks for resource
+    efficient inference", ICLR 2017, the cost is counted once and subtracted from the score.
+
+    Args:
+        groups: the groups that may lose channels.
+        costs: of each layer of the unpruned network, by name, in any unit; layers that are not named cost nothing.
+        round_to, max_pruning_ratio: as for `removal_order`.
+    """
+    network, order = _Network(groups, costs), []
+    waiting = {root: _steps(group, round_to, max_pruning_ratio) for root, group in groups.items()}
+    heap = [(network.price(root, steps[0]), root) for root, steps in waiting.items() if steps]
+    heapq.heapify(heap)
+    while heap:
+        _, root = heapq.heappop(heap)
+        steps = waiting[root]
+        price = network.price(root, steps[0])
+        if not heap or price <= heap[0][0]:  # else it has risen since, as prices only do
+            step = steps.popleft()
+            network.remove(root, step.channels)
+            order.append((root, step.kept))
+            if not steps:
+                continue
+            price = network.price(root, steps[0])
+        heapq.heappush(heap, (price, root))
+    return order
+
+
+class _Step(NamedTuple):
+    """The next channels of a group to go.
+
+    Attributes:
+        loss: what they are worth to the group, see `cost_order`.
+        channels: how many root channels go.
+        kept: how many each block has then.
+    """
+
+    loss: float
+    channels: int
+    kept: int
+
+
+def _steps(group: ScoredGroup, round_to: int | None, max_pruning_ratio: float) -> deque[_Step]:
+    scores, removed, steps = group.block_scores.double().sort().values, 0, deque()
+    finite = scores[scores.isfinite()]
+    top = max(finite.max().item(), 0.0) if len(finite) else 1.0
+    scores = (scores.nan_to_num(posinf=top) - min(scores[0].item(), 0.0)).tolist()  # from 0 up
+    scores_in_all = sum(scores)
+    for kept in group.kept_counts(round_to, max_pruning_ratio):
+        before, after = sum(scores[removed:]), sum(scores[len(scores) - kept :])
+        loss = (scores_in_all / after - scores_in_all / before) if after else 0.0  # all are zero
+        steps.append(_Step(loss, (len(scores) - kept - removed) * group.channel_groups, kept))
+        removed = len(scores) - kept
+    return steps
+
+
+class _Network:
+    """What the layers still cost, and how many channels they still have."""
+
+    def __init__(self, groups: Mapping[str, ScoredGroup], costs: Mapping[str, float]):
+        self.costs = {member.layer: costs.get(member.layer, 0.0) for g in groups.values() for member in g.members}
+        self.channels = {(m.layer, m.is_output): m.channels for group in groups.values() for m in group.members}
+        self.groups = groups
+
+    def price(self, root: str, step: _Step) -> float:
+        """What a step loses for each unit of the cost that it saves."""
+        shares = self._shares(root, step.channels)
+        saved = sum(self.costs[layer] * (1 - share) for layer, share in shares.items())
+        return step.loss / saved if saved > 0 else math.inf
+
+    def remove(self, root: str, channels: int) -> None:
+        """Take away so many root channels of a group."""
+        for layer, share in self._shares(root, channels).items():
+            self.costs[layer] *= share
+        for member in self.groups[root].members:
+            self.channels[member.layer, member.is_output] -= channels * member.factor
+
+    def _shares(self, root: str, channels: int) -> dict[str, float]:
+        """What is left of the cost of each layer: the product of both its sides."""
+        shares: dict[str, float] = {}
+        for member in self.groups[root].members:
+            left = self.channels[member.layer, member.is_output]
+            shares[member.layer] = shares.get(member.layer, 1.0) * max(0.0, 1 - channels * member.factor / left)
+        return shares
