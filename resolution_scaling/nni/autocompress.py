@@ -121,9 +121,7 @@ class AutoCompressionExperiment(TrialExperiment):
         for choice in wanted:
             outline = find_algorithm(choice["_name"]).outline
             names = list(choice)
-            values = [values_of(choice[name]) for name in names]
-            if None in values:
-                continue
+            values = [values_of(choice[name]) or choice[name]["_value"][:1] for name in names]  # of a range, its start
             for combination in itertools.islice(itertools.product(*values), MOST_COMBINATIONS):
                 config_list, parameters = decode(dict(zip(names, combination, strict=True)))
                 try:

@@ -448,6 +448,17 @@ def test_impossible_resolutions_are_told_before_the_experiment_starts(tmp_path, 
     assert not (tmp_path / "search" / "experiment.json").exists()
 
 
+def test_layers_that_there_are_not_are_told_beside_a_range_too(tmp_path, port):
+    ratio = {"_type": "uniform", "_value": [0.2, 0.6]}
+    generator = AutoCompressionSearchSpaceGenerator()
+    generator.add_config("spatial_mask", [{"op_types": ["Conv2d"], "op_names": ["conv9"], "sparsity": ratio}])
+    experiment = configured(Calibrated, tmp_path / "search")
+    experiment.config.search_space = generator.dumps()
+    with pytest.raises(ValueError, match="'spatial_mask' with .* cannot be done to Network: .*names 'conv9'"):
+        experiment.run(port)
+    assert not (tmp_path / "search" / "experiment.json").exists()
+
+
 def test_what_the_configuration_lacks_is_told_before_the_experiment_starts(port):
     experiment = configured()
     experiment.config.tuner.name = "TPE"
