@@ -454,7 +454,7 @@ def test_layers_that_there_are_not_are_told_beside_a_range_too(tmp_path, port):
     generator.add_config("spatial_mask", [{"op_types": ["Conv2d"], "op_names": ["conv9"], "sparsity": ratio}])
     experiment = configured(Calibrated, tmp_path / "search")
     experiment.config.search_space = generator.dumps()
-    with pytest.raises(ValueError, match="'spatial_mask' with .* cannot be done to Network: .*names 'conv9'"):
+    with pytest.raises(ValueError, match=r"'spatial_mask' with .* cannot be done to Network: .*names 'conv9'"):
         experiment.run(port)
     assert not (tmp_path / "search" / "experiment.json").exists()
 
