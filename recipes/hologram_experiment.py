@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 import torch_pruning as tp
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,9 +23,9 @@ from tqdm import tqdm
 from torchprune_spatial import CUSTOMIZED_PRUNERS, decouple_residuals, remove_dead_channels
 
 from .digits import load_digits
-from .files import claim_folder, replacing
 from .holography import HologramSimulation
-from .training import Hardware, Loss, Training, save_weights, train
+from .networks_folder import NetworksFolder
+from .training import Hardware, Training
 from .unet import ResUNet, digit_classifier
 
 CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
@@ -116,8 +114,12 @@ class HologramPruning:
 
     def __init__(self, preset: Preset, seed: int, hardware: Hardware, output: Path):
         self.preset, self.seed, self.hardware, self.output = preset, seed, hardware, output
-        self.device = hardware.accelerator().device
-        self._claim_folder()
+        sizes = dataclasses.asdict(preset)
+        for extendable in ("bases", "criteria", "keep_fractions", "mixed_fractions"):
+            del sizes[extendable]
+        self.folder = NetworksFolder(output, {"preset": sizes}, hardware, seed)
+        self.device = self.folder.device
+        (output / "examples").mkdir(exist_ok=True)
         self._simulate()
 
     def run(self, wanted: Iterable[Pruning]) -> pd.DataFrame:
@@ -127,9 +129,9 @@ class HologramPruning:
             SittingOver: the time of ``hardware`` is up; the same call goes on from here.
         """
         start = time.perf_counter()
-        self.classifier = self._network("classifier", digit_classifier, self._train_classifier)
+        self.classifier = self.folder.network("classifier", digit_classifier, self._train_classifier)
         self.target_accuracy = self._recognised(self.test[:][1], self.labels[: len(self.test)]) / len(self.test)
-        self.base = self._network("base", lambda: ResUNet(self.preset.width), self._train_base)
+        self.base = self.folder.network("base", lambda: ResUNet(self.preset.width), self._train_base)
         self.base_cost = count_cost(self.base, self.test[:1][0])
         if self._is_missing(UNPRUNED):
             self._record(UNPRUNED, self.base, {"seconds": round(time.perf_counter() - start, 1)})
@@ -137,22 +139,7 @@ class HologramPruning:
         for pruning in tqdm(missing, desc=f"base network {self.seed}"):
             self.hardware.check_time()
             self._prune_and_retrain(pruning)
-        return self.results
-
-    def _claim_folder(self) -> None:
-        """Remember what was asked for, so that a folder never mixes two experiments."""
-        extendable = ("bases", "criteria", "keep_fractions", "mixed_fractions")
-        settings = {
-            "preset": {
-                name: value for name, value in dataclasses.asdict(self.preset).items() if name not in extendable
-            },
-            "seed": self.seed,
-            "mixed_precision": self.hardware.mixed_precision,
-        }
-        (self.output / "examples").mkdir(parents=True, exist_ok=True)
-        claim_folder(self.output, settings)
-        results = self.output / "results.csv"
-        self.results = pd.read_csv(results) if results.exists() else pd.DataFrame()
+        return self.folder.results
 
     def _simulate(self) -> None:
         """Simulate all the holograms: training, validation and test digits never overlap."""
@@ -168,58 +155,23 @@ class HologramPruning:
         self.test, self.validation, self.training_data = (TensorDataset(*pair) for pair in pairs)
         self.calibration = DataLoader(self.validation, p.training.batch_size)
 
-    def _network(self, name: str, build: Callable[[], nn.Module], fit: Callable[[nn.Module], None]) -> nn.Module:
-        """A trained network: loaded if it is there, else trained and saved."""
-        set_seed(self.seed)
-        network, file = build(), self.output / f"{name}.safetensors"
-        if file.exists():
-            network.load_state_dict(load_file(file))
-        else:
-            fit(network)
-            save_weights(network, file)
-            self._drop_checkpoints()
-        return network.to(self.device).eval()
-
     def _train_classifier(self, classifier: nn.Module) -> None:
         """On all the digits that are not test digits (the paper: 10,000 images)."""
         digits, labels = (data[self.preset.test_images :] for data in load_digits())
         digits, labels = digits.unsqueeze(1).split([len(digits) - 500, 500]), labels.split([len(labels) - 500, 500])
         data, validation = (TensorDataset(*pair) for pair in zip(digits, labels, strict=True))
         training = Training(self.preset.classifier_epochs, learning_rate=2e-3, batch_size=64, schedule="one_cycle")
-        self._train(classifier, training, F.cross_entropy, data, validation, "digit classifier")
+        self.folder.train(classifier, training, F.cross_entropy, data, validation, "digit classifier")
 
     def _train_base(self, network: nn.Module) -> None:
         self._train_reconstruction(network, self.preset.training, "base network")
 
     def _train_reconstruction(self, network: nn.Module, training: Training, description: str) -> int:
         loss = F.binary_cross_entropy_with_logits
-        return self._train(network, training, loss, self.training_data, self.validation, description)
-
-    def _train(
-        self,
-        network: nn.Module,
-        training: Training,
-        loss: Loss,
-        data: TensorDataset,
-        validation: TensorDataset,
-        description: str,
-    ) -> int:
-        folder = self.output / "checkpoints" / description.replace(" ", "_")
-        folder.mkdir(parents=True, exist_ok=True)
-        return train(
-            network,
-            training,
-            loss,
-            data,
-            validation,
-            folder=folder,
-            description=description,
-            hardware=self.hardware,
-            seed=self.seed,
-        )
+        return self.folder.train(network, training, loss, self.training_data, self.validation, description)
 
     def _is_missing(self, pruning: Pruning) -> bool:
-        done = self.results
+        done = self.folder.results
         return done.empty or not any(pruning == pruning_of(row) for row in done.itertuples())
 
     def _prune_and_retrain(self, pruning: Pruning) -> None:
@@ -248,19 +200,12 @@ class HologramPruning:
             **evaluation,
             **extra,
             "channels": " ".join(map(str, channels)),
-            "seed": self.seed,
         }
-        self.results = pd.concat([self.results, pd.DataFrame([row])], ignore_index=True)
-        with replacing(self.output / "results.csv") as partial:
-            self.results.to_csv(partial, index=False)
-        self._drop_checkpoints()
+        self.folder.append(row)
 
     def examples_file(self, pruning: Pruning) -> Path:
         """Where the reconstructions of the first test holograms are: ``[EXAMPLES, 1, size, size]`` float16."""
         return self.output / "examples" / f"{pruning}.npy".replace(" ", "_")
-
-    def _drop_checkpoints(self) -> None:
-        shutil.rmtree(self.output / "checkpoints", ignore_errors=True)
 
     @torch.no_grad()
     def _evaluate(self, network: nn.Module) -> dict:
@@ -306,7 +251,7 @@ def prune(base: nn.Module, pruning: Pruning, calibration: Iterable, seed: int) -
     if pruning.literal:
         ratios = importance.pruning_ratio_dict(network, example, pruning.keep_fraction, **options)
     if pruning.criterion == "taylor":
-        _backward(network, calibration, device)
+        backward(network, calibration, device)
     ratio = 1 - pruning.keep_fraction - 1e-9  # the host rounds down, and 1 - 0.8 is a little less than 0.2
     pruner = tp.pruner.BasePruner(
         network, example, importance, pruning_ratio=ratio, pruning_ratio_dict=ratios, **options
@@ -318,7 +263,7 @@ def prune(base: nn.Module, pruning: Pruning, calibration: Iterable, seed: int) -
     return network
 
 
-def _backward(network: nn.Module, calibration: Iterable, device: torch.device) -> None:
+def backward(network: nn.Module, calibration: Iterable, device: torch.device) -> None:
     """Gradients of the loss, summed over the calibration batches."""
     for holograms, targets in calibration:
         F.binary_cross_entropy_with_logits(network(holograms.to(device)), targets.to(device)).backward()

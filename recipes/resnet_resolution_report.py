@@ -68,11 +68,11 @@ def choose_sizes(results: pd.DataFrame) -> pd.DataFrame:
 def accuracy_at(rows: pd.DataFrame, flops: float) -> float:
     """Test accuracy that one of some networks reaches with so many FLOPs.
 
-    Of all networks and sizes those count that are better on validation than every cheaper one; between them, accuracy
-    is interpolated linearly over the logarithm of FLOPs, and above them it stays.
+    Those count that are better on validation than every cheaper one; between them, accuracy is interpolated linearly
+    over the logarithm of FLOPs, and above them it stays.
 
     Args:
-        rows: as in ``results.csv``, of one seed.
+        rows: of `choose_sizes`, of one seed.
         flops: an image.
 
     Returns:
@@ -84,9 +84,9 @@ def accuracy_at(rows: pd.DataFrame, flops: float) -> float:
     return float(np.interp(math.log(flops), np.log(front["flops"]), front["accuracy"], left=math.nan))
 
 
-def judged_claims(results: pd.DataFrame, chosen: pd.DataFrame) -> list[Claim]:
+def judged_claims(chosen: pd.DataFrame) -> list[Claim]:
     """What section 4.1 of the paper claims, paired over seeds; pooled values are averaged within a seed first."""
-    return [*_size_claims(chosen), *_fcr_claims(chosen), *_width_claims(results, chosen)]
+    return [*_size_claims(chosen), *_fcr_claims(chosen), *_width_claims(chosen)]
 
 
 def _size_claims(chosen: pd.DataFrame) -> list[Claim]:
@@ -135,11 +135,11 @@ def _fcr_claims(chosen: pd.DataFrame) -> list[Claim]:
     ]
 
 
-def _width_claims(results: pd.DataFrame, chosen: pd.DataFrame) -> list[Claim]:
+def _width_claims(chosen: pd.DataFrame) -> list[Claim]:
     claims = []
     for width, rivals in chosen[chosen["method"] == "width"].groupby("setting", sort=False):
         for method in ("RC", "FCR"):
-            rows = results[results["method"] == method]
+            rows = chosen[chosen["method"] == method]
             reached = [accuracy_at(rows[rows["seed"] == rival.seed], rival.flops) for rival in rivals.itertuples()]
             differences = 100 * (reached - rivals["accuracy"]).dropna()
             if len(differences):
@@ -265,11 +265,12 @@ below the table are conjectures, for the claims that do not hold or are not deci
 
 ## Claims
 
-{claims_table(judged_claims(results, chosen))}
+{claims_table(judged_claims(chosen))}
 RC and FCR are compared each at its own K_eval. Their training costs are nearly equal, not equal: FCR has the first
-convolution at full size. At the FLOPs of a network with fewer filters, at its own K_eval, the accuracy of RC or FCR is
-interpolated over the logarithm of FLOPs between the pairs of network and K_eval that are better on validation than
-every cheaper one; a row, or a seed of it, is missing where all of them cost more.
+convolution at full size. With fewer filters they are compared at equal FLOPs, all at their own K_eval: the accuracy of
+RC or FCR is interpolated over the logarithm of FLOPs between the networks that are better on validation than every
+cheaper one. A row, or a seed of it, is missing where all of them cost more: FCR cannot be as cheap as a quarter of the
+filters.
 
 ## Networks
 

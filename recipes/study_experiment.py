@@ -1,0 +1,203 @@
+"""Criteria and allocations compared on one base network of one task, at equal budgets; what is done is kept."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
+
+import torchprune_spatial
+
+from .hologram_experiment import CRITERIA, backward
+from .networks_folder import NetworksFolder
+from .study_tasks import TASKS, Images
+from .training import Hardware, Training
+from .unet import ResUNet, digit_classifier
+
+LIMITS = ("compression", "speedup")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One way to prune.
+
+    Attributes:
+        criterion: key of `CRITERIA`.
+        allocation: of `torchprune_spatial.prune_to`.
+        limit: ``"compression"`` (parameters) or ``"speedup"`` (FLOPs).
+        factor: how many times fewer.
+    """
+
+    criterion: str
+    allocation: str
+    limit: str
+    factor: float
+
+    def __str__(self):
+        return f"{self.criterion} {self.allocation} {self.limit} {self.factor:g}"
+
+
+UNPRUNED = Cell("unpruned", "", "", 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Sizes of the study; those of one base network do not depend on ``tasks``, ``bases`` and what is compared.
+
+    Attributes:
+        width: channels of the U-Net at full resolution.
+        train_images, validation_images, test_images: how many; validation also calibrates the criteria.
+        training, retraining: of the base networks, and after pruning.
+        classifier: training of the network that reads the digits.
+        tasks: keys of `TASKS`.
+        bases: base networks a task.
+        criteria, allocations, factors, limits: what is compared, each with each.
+    """
+
+    width: int
+    train_images: int
+    validation_images: int
+    test_images: int
+    training: Training
+    retraining: Training
+    classifier: Training
+    tasks: tuple[str, ...]
+    bases: int
+    criteria: tuple[str, ...]
+    allocations: tuple[str, ...]
+    factors: tuple[float, ...]
+    limits: tuple[str, ...] = LIMITS
+
+    def settings(self) -> dict[str, Any]:
+        """What one base network depends on."""
+        chosen = ("width", "train_images", "validation_images", "test_images", "training", "retraining", "classifier")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name in chosen}
+
+
+class StudyExperiment:
+    """The cells of one base network, a row of ``results.csv`` each.
+
+    Args:
+        task: key of `TASKS`.
+        preset: sizes.
+        seed: seeds networks, training, noise and the random criterion; digits and their places are fixed.
+        hardware: device and mixed precision.
+        output: folder.
+    """
+
+    def __init__(self, task: str, preset: Preset, seed: int, hardware: Hardware, output: Path):
+        self.task, self.preset, self.seed = task, preset, seed
+        self.folder = NetworksFolder(output, preset.settings() | {"task": task}, hardware, seed)
+        sizes = preset.test_images, preset.validation_images, preset.train_images
+        self.test, validation, training = TASKS[task](sum(sizes), seed).split(*sizes)
+        self.training = TensorDataset(training.inputs, training.targets)
+        self.validation = TensorDataset(validation.inputs, validation.targets)
+        masked = TensorDataset(validation.inputs, validation.targets, validation.masks.float())
+        self.calibration = DataLoader(masked, preset.training.batch_size)
+        self.crops = [(images.crops(images.targets), images.labels) for images in (training, validation)]
+
+    def run(self, cells: Iterable[Cell]) -> pd.DataFrame:
+        """Fill in the missing rows and return the table.
+
+        Raises:
+            SittingOver: the time of the hardware is up; the same call goes on from here.
+        """
+        start = time.perf_counter()
+        self.classifier = None
+        if self.task != "segmentation":
+            self.classifier = self.folder.network("classifier", digit_classifier, self._train_classifier)
+        self.base = self.folder.network("base", lambda: ResUNet(self.preset.width), self._train_base)
+        if self._is_missing(UNPRUNED):
+            self._append(UNPRUNED, self.base, {"compression": 1.0, "speedup": 1.0}, start)
+        for cell in tqdm([cell for cell in cells if self._is_missing(cell)], desc=f"{self.task}, base {self.seed}"):
+            self.folder.hardware.check_time()
+            self._prune_and_retrain(cell)
+        return self.folder.results.assign(task=self.task)
+
+    def _train_classifier(self, classifier: nn.Module) -> None:
+        data, validation = (TensorDataset(*pair) for pair in self.crops)
+        self.folder.train(classifier, self.preset.classifier, F.cross_entropy, data, validation, "digit classifier")
+
+    def _train_base(self, network: nn.Module) -> None:
+        self._fit(network, self.preset.training, "base network")
+
+    def _fit(self, network: nn.Module, training: Training, description: str) -> None:
+        loss = F.binary_cross_entropy_with_logits
+        self.folder.train(network, training, loss, self.training, self.validation, description)
+
+    def _prune_and_retrain(self, cell: Cell) -> None:
+        start = time.perf_counter()
+        set_seed(self.seed)
+        network = copy.deepcopy(self.base)
+        if cell.criterion == "taylor":
+            backward(network, self.calibration, self.folder.device)
+        record = torchprune_spatial.prune_to(
+            network,
+            (self.test.inputs[:1].to(self.folder.device),),
+            CRITERIA[cell.criterion](self.calibration),
+            allocation=cell.allocation,
+            ignored_layers=[network.output],
+            **{cell.limit: cell.factor},
+        )
+        network.zero_grad(set_to_none=True)
+        self._fit(network, self.preset.retraining, str(cell))
+        reached = {"compression": record.compression, "speedup": record.speedup}
+        self._append(cell, network, reached, start)
+
+    def _append(self, cell: Cell, network: nn.Module, reached: dict[str, float], start: float) -> None:
+        channels = [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+        self.folder.append(
+            {
+                **dataclasses.asdict(cell),
+                **reached,
+                **judge(network.to(self.folder.device).eval(), self.test, self.classifier),
+                "channels": " ".join(map(str, channels)),
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+        )
+
+    def _is_missing(self, cell: Cell) -> bool:
+        done = self.folder.results
+        names = [field.name for field in dataclasses.fields(Cell)]
+        return done.empty or not any(cell == Cell(*row) for row in done[names].fillna("").itertuples(index=False))
+
+
+@torch.no_grad()
+def judge(network: nn.Module, images: Images, classifier: nn.Module | None) -> dict[str, float]:
+    """Errors on the test images.
+
+    Returns:
+        ``mse`` of all pixels and ``mse_object`` of those inside the masks; ``accuracy``, the share of the digits that
+        the classifier reads in the outputs, and ``delta_accuracy``, how much less than in the targets. Without a
+        classifier the accuracy is the intersection over union of the masks, and is compared with 1.
+    """
+    device = next(network.parameters()).device
+    outputs = torch.cat([network(part.to(device)).sigmoid().cpu() for part in images.inputs.split(100)])
+    error = (outputs - images.targets).square()
+    if classifier is None:
+        found = outputs > 0.5
+        accuracy, best = float((found & images.masks).sum() / (found | images.masks).sum()), 1.0
+    else:
+        accuracy, best = (_share_read(classifier, images, which) for which in (outputs, images.targets))
+    return {
+        "mse": float(error.mean()),
+        "mse_object": float(error[images.masks].mean()),
+        "accuracy": accuracy,
+        "delta_accuracy": best - accuracy,
+    }
+
+
+def _share_read(classifier: nn.Module, images: Images, which: torch.Tensor) -> float:
+    device = next(classifier.parameters()).device
+    return float((classifier(images.crops(which).to(device)).argmax(1).cpu() == images.labels).float().mean())

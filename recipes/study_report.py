@@ -1,0 +1,157 @@
+"""Tables and figure of the criterion study."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from resolution_scaling.compare import COLORS, MARKERS
+
+from .claims import Interval
+from .files import replacing
+from .run_facts import bullets, run_facts
+from .study_experiment import UNPRUNED, Preset
+from .training import Hardware
+
+WAY = ["criterion", "allocation"]
+OURS = ("spatial_mask", "cost")
+"""The setting that the others are compared with."""
+
+
+def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: Hardware, command: str) -> list[Path]:
+    """Write ``results.csv``, ``report.md`` and ``study.png``.
+
+    Args:
+        output: folder.
+        results: rows of all base networks of all tasks.
+        preset: sizes.
+        hardware: of the run.
+        command: that was given.
+    """
+    figure = study_figure(results)
+    with replacing(output / "study.png") as partial:
+        figure.savefig(partial, dpi=130, bbox_inches="tight", format="png")
+    plt.close(figure)
+    with replacing(output / "results.csv") as partial:
+        results.to_csv(partial, index=False)
+    with replacing(output / "report.md") as partial:
+        partial.write_text(_markdown(results, preset, hardware, command))
+    return [output / name for name in ("results.csv", "report.md", "study.png")]
+
+
+def paired(results: pd.DataFrame, score: str = "mse") -> pd.DataFrame:
+    """How much larger the error of each way to prune is than ours, on the same base networks.
+
+    Args:
+        results: rows of one task, limit and factor.
+        score: a column of errors above 0.
+
+    Returns:
+        Columns ``criterion, allocation, times`` (an `Interval` of ratios to `OURS`); empty if ours is not there.
+    """
+    errors = results.pivot(index="seed", columns=WAY, values=score)
+    if OURS not in errors:
+        return pd.DataFrame(columns=[*WAY, "times"])
+    return pd.DataFrame(
+        [(*way, Interval.of_ratios((errors[way] / errors[OURS]).dropna())) for way in errors if way != OURS],
+        columns=[*WAY, "times"],
+    )
+
+
+def verdict(times: Interval) -> str:
+    """In a word, what an interval of ratios to ours says."""
+    if times.low > 1:
+        return "worse"
+    return "better" if times.high < 1 else "noise"
+
+
+def study_figure(results: pd.DataFrame) -> plt.Figure:
+    """Test MSE against the budget, a panel a task and limit: geometric mean over base networks."""
+    pruned = results[results["criterion"] != UNPRUNED.criterion]
+    panels = list(pruned.groupby(["task", "limit"], sort=False))
+    columns = min(4, len(panels))
+    shape = (math.ceil(len(panels) / columns), columns)
+    figure, axes = plt.subplots(*shape, figsize=(4 * shape[1], 3.6 * shape[0] + 1), squeeze=False, layout="constrained")
+    styles = dict(zip(pruned["criterion"].unique(), zip(COLORS, MARKERS, strict=False), strict=False))
+    lines = dict(zip(pruned["allocation"].unique(), (":", "--", "-", "-."), strict=False))
+    for axis, ((task, limit), rows) in zip(axes.flat, panels, strict=False):
+        base = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]["mse"]
+        axis.axhline(np.exp(np.log(base).mean()), color="black", linewidth=0.8, label="unpruned")
+        for (criterion, allocation), line in rows.groupby(WAY, sort=False):
+            means = np.exp(np.log(line["mse"]).groupby(line["factor"]).mean())
+            colour, marker = styles[criterion]
+            axis.plot(
+                means.index,
+                means,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                linestyle=lines[allocation],
+                label=f"{criterion.replace('_', ' ')}, {allocation}",
+            )
+        axis.set(xscale="log", yscale="log", title=task, xlabel=f"{limit} (x)")
+        axis.set_xticks(sorted(rows["factor"].unique()), [f"{x:g}" for x in sorted(rows["factor"].unique())])
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel("test MSE")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command: str) -> str:
+    facts = run_facts(command, hardware, results["seconds"].sum(), ("torch-pruning", "accelerate", "numpy"))
+    seeds = results["seed"].unique()
+    facts |= {
+        "base networks": f"{len(seeds)} a task, of seeds {', '.join(map(str, seeds))}",
+        "network": f"U-Net of 20 convolutions, {preset.width} channels at full resolution",
+        "images": f"{preset.train_images} training, {preset.validation_images} validation (they calibrate the criteria "
+        f"too) and {preset.test_images} test images of 64 px",
+        "training": preset.training,
+        "retraining": preset.retraining,
+    }
+    parts = [
+        "# Which criterion, and which allocation",
+        bullets(facts),
+        "Every way to prune reaches the same budget on the same base networks, with the same retraining. *Times "
+        f"ours*: test MSE over that of {' '.join(OURS).replace('_', ' ')} on the same base network, geometric mean "
+        "with its 95 % interval (Student's t over base networks); *noise* where the interval holds 1.",
+        "![Test MSE against the budget](study.png)",
+    ]
+    pruned = results[results["criterion"] != UNPRUNED.criterion]
+    for task, of_task in pruned.groupby("task", sort=False):
+        unpruned = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]
+        parts += [
+            f"## {task.capitalize()}",
+            f"Unpruned: MSE {1e3 * unpruned['mse'].mean():.2f}e-3, inside the objects "
+            f"{1e3 * unpruned['mse_object'].mean():.1f}e-3, accuracy {100 * unpruned['accuracy'].mean():.1f} %"
+            + (" (intersection over union)." if task == "segmentation" else "."),
+        ]
+        for (limit, factor), rows in of_task.groupby(["limit", "factor"], sort=False):
+            parts += [f"### {limit} x{factor:g}", _table(rows).to_markdown(index=False, disable_numparse=True)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    times = {tuple(row[:2]): row[2] for row in paired(rows).itertuples(index=False)}
+    table = []
+    for way, group in rows.groupby(WAY, sort=False):
+        table.append(
+            {
+                "criterion": way[0].replace("_", " "),
+                "allocation": way[1],
+                "MSE x 1e3": f"{1e3 * math.exp(np.log(group['mse']).mean()):.2f}",
+                "in objects x 1e3": f"{1e3 * math.exp(np.log(group['mse_object']).mean()):.1f}",
+                "Δacc, points": f"{100 * group['delta_accuracy'].mean():.1f}",
+                "compression": f"x{group['compression'].mean():.1f}",
+                "speed-up": f"x{group['speedup'].mean():.1f}",
+                "times ours": format(times[way], ".2f") if way in times else "",
+                "verdict": verdict(times[way]) if way in times else "ours" * (way == OURS),
+            }
+        )
+    return pd.DataFrame(table).sort_values("MSE x 1e3", key=lambda column: column.astype(float))
