@@ -265,7 +265,7 @@ def prune(base: nn.Module, pruning: Pruning, calibration: Iterable, seed: int) -
 
 def backward(network: nn.Module, calibration: Iterable, device: torch.device) -> None:
     """Gradients of the loss, summed over the calibration batches."""
-    for holograms, targets in calibration:
+    for holograms, targets, *_ in calibration:
         F.binary_cross_entropy_with_logits(network(holograms.to(device)), targets.to(device)).backward()
 
 

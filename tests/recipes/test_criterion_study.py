@@ -1,0 +1,182 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from recipes import study_experiment
+from recipes.criterion_study import PRESETS, main, parse_arguments
+from recipes.digits import load_digits
+from recipes.study_experiment import judge
+from recipes.study_report import paired, verdict
+from recipes.study_tasks import DIGIT_PX, TASKS, Images
+from recipes.training import Training
+
+TINY = dataclasses.replace(
+    PRESETS["smoke"],
+    width=4,
+    train_images=12,
+    validation_images=6,
+    test_images=8,
+    training=Training(1, 1e-3, 4),
+    retraining=Training(1, 1e-3, 4),
+    classifier=Training(0, 1e-3),
+    tasks=("segmentation", "denoising"),
+    factors=(3,),
+)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "smoke", TINY)
+
+    def run(*arguments):
+        main(["--device", "cpu", "--output", str(tmp_path), *arguments])
+        return pd.read_csv(tmp_path / "results.csv", keep_default_na=False)
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_digits_lie_where_the_corners_say(task):
+    images = TASKS[task](6, 0)
+    digits, labels = (part[:6] for part in load_digits())
+    assert images.inputs.shape == images.targets.shape == images.masks.shape == (6, 1, 64, 64)
+    assert torch.equal(images.labels, labels)
+    assert torch.equal(images.crops(images.masks.float())[:, 0], (digits > 0.5).float())
+    assert torch.equal(images.masks.sum((1, 2, 3)), (digits > 0.5).sum((1, 2)))  # nothing elsewhere
+    assert 0 <= images.targets.min() <= images.targets.max() <= 1
+    inside = images.targets[images.masks]
+    assert inside.min() > 0.5
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_seed_changes_noise_and_holes_alone(task):
+    first, again, other = TASKS[task](4, 1), TASKS[task](4, 1), TASKS[task](4, 2)
+    assert torch.equal(first.inputs, again.inputs)
+    assert not torch.equal(first.inputs, other.inputs)
+    for name in ("targets", "masks", "corners", "labels"):
+        assert torch.equal(getattr(first, name), getattr(other, name))
+
+
+def test_inpainting_greys_squares_and_leaves_the_rest():
+    images = TASKS["inpainting"](8, 0)
+    changed = images.inputs != images.targets
+    assert (images.inputs[changed] == 0.5).all()
+    assert 0.05 < changed.float().mean() < 12 * 8 * 8 / 64**2
+
+
+def test_parts_are_consecutive():
+    images = TASKS["denoising"](10, 0)
+    first, second = images.split(3, 5)
+    assert torch.equal(torch.cat([first.inputs, second.inputs]), images.inputs[:8])
+    assert torch.equal(second.labels, images.labels[3:8])
+
+
+class Constant(nn.Module):
+    """Gives the same logit everywhere."""
+
+    def __init__(self, logit):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(logit))
+
+    def forward(self, x):
+        return self.logit.expand(len(x), 1, *x.shape[2:])
+
+
+def test_errors_by_hand():
+    """Output 0.5 everywhere; two images of which one pixel in 4096 is object."""
+    masks = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    masks[0, 0, 3, 4] = masks[1, 0, 60, 1] = True
+    images = Images(torch.rand(2, 1, 64, 64), masks.float(), masks, torch.zeros(2, 2, dtype=torch.long), torch.zeros(2))
+    scores = judge(Constant(0.0), images, None)
+    assert scores["mse"] == pytest.approx(0.25)
+    assert scores["mse_object"] == pytest.approx(0.25)
+    assert scores["accuracy"] == 0
+    scores = judge(Constant(20.0), images, None)  # all is called object
+    assert scores["mse_object"] == pytest.approx(0, abs=1e-6)
+    assert scores["accuracy"] == pytest.approx(2 / (2 * 64 * 64))
+    assert scores["delta_accuracy"] == pytest.approx(1 - 1 / 64**2)
+
+
+def test_the_classifier_reads_the_squares_of_the_digits():
+    images = TASKS["denoising"](5, 0)
+
+    class First(nn.Module):
+        """Calls every image a class by its mean, the same for equal crops."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, crops):
+            assert crops.shape[1:] == (1, DIGIT_PX, DIGIT_PX)
+            return nn.functional.one_hot(images.labels, 10).float()
+
+    scores = judge(Constant(0.0), images, First())
+    assert scores["accuracy"] == 1
+    assert scores["delta_accuracy"] == 0
+
+
+def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(run, tmp_path, monkeypatch):
+    results = run("--criteria", "mean_activation", "--allocations", "uniform")
+    assert results["criterion"].tolist() == ["unpruned", "mean_activation"] * 2
+    assert results["task"].tolist() == ["segmentation"] * 2 + ["denoising"] * 2
+    pruned = results[results["criterion"] != "unpruned"]
+    assert pruned["compression"].between(2.9, 3.6).all()
+    trained, train = [], study_experiment.StudyExperiment._fit
+    monkeypatch.setattr(
+        study_experiment.StudyExperiment,
+        "_fit",
+        lambda self, network, training, description: (
+            trained.append(description) or train(self, network, training, description)
+        ),
+    )
+    more = run()
+    ways = ["mean_activation cost", "spatial_mask uniform", "spatial_mask cost"]
+    assert trained == [f"{way} compression 3" for way in ways] * 2
+    both = more.merge(results, on=["task", "criterion", "allocation"], suffixes=("", "_before"))
+    assert (both["mse"] == both["mse_before"]).all()
+    report = (tmp_path / "report.md").read_text()
+    assert "## Segmentation" in report
+    assert "ours" in report
+    assert (tmp_path / "study.png").stat().st_size > 5_000
+
+
+def test_gradients_reach_taylor(run):
+    results = run("--criteria", "taylor", "--allocations", "global", "--tasks", "denoising")
+    assert results["criterion"].tolist() == ["unpruned", "taylor"]
+
+
+def test_ratios_are_paired_over_base_networks():
+    """Ours: 1 and 10; the other 2 and 20 (always twice); a third 2 and 5 (noise)."""
+    table = [
+        *((seed, "spatial_mask", "cost", mse) for seed, mse in ((0, 1.0), (1, 10.0))),
+        *((seed, "taylor", "cost", mse) for seed, mse in ((0, 2.0), (1, 20.0))),
+        *((seed, "apoz", "uniform", mse) for seed, mse in ((0, 2.0), (1, 5.0))),
+    ]
+    results = pd.DataFrame(table, columns=["seed", "criterion", "allocation", "mse"])
+    times = {row.criterion: row.times for row in paired(results).itertuples()}
+    assert times["taylor"].mean == pytest.approx(2)
+    assert verdict(times["taylor"]) == "worse"
+    logs = np.log([2.0, 0.5])
+    low, high = stats.t.interval(0.95, 1, logs.mean(), stats.sem(logs))
+    assert (times["apoz"].low, times["apoz"].high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
+    assert verdict(times["apoz"]) == "noise"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--criteria", "magic"], "argument --criteria: invalid choice: 'magic'"),
+        (["--factors", "0"], "argument --factors: 0 is not above 0"),
+        (["--bases", "0"], "argument --bases: 0 is not above 0"),
+    ],
+)
+def test_bad_arguments_are_explained(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(arguments)
+    assert message in capsys.readouterr().err
