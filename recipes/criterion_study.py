@@ -43,7 +43,7 @@ PRESETS = {
     ),
     "small": Preset(
         width=12,
-        train_images=1000,
+        train_images=800,
         validation_images=100,
         test_images=300,
         training=Training(12, 2e-3, 8, "one_cycle"),
