@@ -71,13 +71,13 @@ def _steps(group: ScoredGroup, round_to: int | None, max_pruning_ratio: float) -
     scores, removed, steps = group.block_scores.double().sort().values, 0, deque()
     finite = scores[scores.isfinite()]
     top = max(finite.max().item(), 0.0) if len(finite) else 1.0
-    scores = (scores.nan_to_num(posinf=top) - min(scores[0].item(), 0.0)).tolist()  # from 0 up
-    scores_in_all = sum(scores)
+    scores = scores.nan_to_num(posinf=top) - scores[0].clamp(max=0)  # from 0 up
+    left = scores.flip(0).cumsum(0).flip(0).tolist()  # the sum of what is still there, by the number of those gone
     for kept in group.kept_counts(round_to, max_pruning_ratio):
-        before, after = sum(scores[removed:]), sum(scores[len(scores) - kept :])
-        loss = (scores_in_all / after - scores_in_all / before) if after else 0.0  # all are zero
-        steps.append(_Step(loss, (len(scores) - kept - removed) * group.channel_groups, kept))
-        removed = len(scores) - kept
+        gone = len(scores) - kept
+        loss = left[0] / left[gone] - left[0] / left[removed] if left[gone] else 0.0  # all are zero
+        steps.append(_Step(loss, (gone - removed) * group.channel_groups, kept))
+        removed = gone
     return steps
 
 
