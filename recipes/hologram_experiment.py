@@ -123,7 +123,7 @@ class HologramPruning:
         self._simulate()
 
     def run(self, wanted: Iterable[Pruning]) -> pd.DataFrame:
-        """Fill in the missing rows of ``results.csv`` and return it.
+        """Fill in the missing rows of ``results.csv``, and return those of the unpruned network and of what is wanted.
 
         Raises:
             SittingOver: the time of ``hardware`` is up; the same call goes on from here.
@@ -135,11 +135,13 @@ class HologramPruning:
         self.base_cost = count_cost(self.base, self.test[:1][0])
         if self._is_missing(UNPRUNED):
             self._record(UNPRUNED, self.base, {"seconds": round(time.perf_counter() - start, 1)})
+        wanted = [*wanted]
         missing = [pruning for pruning in wanted if self._is_missing(pruning)]
         for pruning in tqdm(missing, desc=f"base network {self.seed}"):
             self.hardware.check_time()
             self._prune_and_retrain(pruning)
-        return self.folder.results
+        done = self.folder.results
+        return done[[pruning_of(row) in (UNPRUNED, *wanted) for row in done.itertuples()]]
 
     def _simulate(self) -> None:
         """Simulate all the holograms: training, validation and test digits never overlap."""

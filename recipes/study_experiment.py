@@ -108,7 +108,7 @@ class StudyExperiment:
         self.crops = [(images.crops(images.targets), images.labels) for images in (training, validation)]
 
     def run(self, cells: Iterable[Cell]) -> pd.DataFrame:
-        """Fill in the missing rows and return the table.
+        """Fill in the missing rows, and return those of the unpruned network and of the cells.
 
         Raises:
             SittingOver: the time of the hardware is up; the same call goes on from here.
@@ -120,10 +120,11 @@ class StudyExperiment:
         self.base = self.folder.network("base", lambda: ResUNet(self.preset.width), self._train_base)
         if self._is_missing(UNPRUNED):
             self._append(UNPRUNED, self.base, {"compression": 1.0, "speedup": 1.0}, start)
+        cells = [*cells]
         for cell in tqdm([cell for cell in cells if self._is_missing(cell)], desc=f"{self.task}, base {self.seed}"):
             self.folder.hardware.check_time()
             self._prune_and_retrain(cell)
-        return self.folder.results.assign(task=self.task)
+        return self.folder.results[[cell in (UNPRUNED, *cells) for cell in self._done()]].assign(task=self.task)
 
     def _train_classifier(self, classifier: nn.Module) -> None:
         data, validation = (TensorDataset(*pair) for pair in self.crops)
@@ -168,9 +169,13 @@ class StudyExperiment:
         )
 
     def _is_missing(self, cell: Cell) -> bool:
-        done = self.folder.results
+        return cell not in self._done()
+
+    def _done(self) -> list[Cell]:
+        """The cells of the results, in their order."""
         names = [field.name for field in dataclasses.fields(Cell)]
-        return done.empty or not any(cell == Cell(*row) for row in done[names].fillna("").itertuples(index=False))
+        rows = self.folder.results.reindex(columns=names).fillna("")
+        return [Cell(*row) for row in rows.itertuples(index=False)]
 
 
 @torch.no_grad()

@@ -140,6 +140,9 @@ def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(r
     assert trained == [f"{way} compression 3" for way in ways] * 2
     both = more.merge(results, on=["task", "criterion", "allocation"], suffixes=("", "_before"))
     assert (both["mse"] == both["mse_before"]).all()
+    again = run("--criteria", "mean_activation", "--allocations", "uniform")
+    pd.testing.assert_frame_equal(again, results)  # what was asked for, not all that is there
+    run()
     report = (tmp_path / "report.md").read_text()
     assert "## Segmentation" in report
     assert "ours" in report

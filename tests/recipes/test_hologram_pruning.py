@@ -87,6 +87,8 @@ def test_several_base_networks_and_mixed_connectivity(run, tmp_path):
     assert (literal["compression"].to_numpy() < whole["compression"].max()).all()
     report = (tmp_path / "report.md").read_text()
     assert "## Mixed connectivity" in report
+    part, _ = run("--bases", "1", "--criteria", "weight_sum")
+    assert part["criterion"].tolist() == ["unpruned", "weight_sum"]  # what was asked for, not all that is there
     assert report.count("lowest MSE over the whole range") >= 4
     assert (tmp_path / "performance_mixed.png").exists()
 
