@@ -10,7 +10,7 @@ demo: .venv/recipes
 test: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"  # a process a core, a thread each
 
 test-all: .venv/test
 	$(BIN)/pytest
