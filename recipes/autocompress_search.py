@@ -16,7 +16,6 @@ import platform
 import shutil
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,9 @@ from resolution_scaling.nni.search import resume_search, search
 from resolution_scaling.nni.search_report import SearchReport
 from resolution_scaling.nni.search_result import SearchResult, read_settings
 
+from .command_line import command_of
 from .files import SETTINGS_FILE, claim_folder, replacing
+from .run_facts import bullets, version_of
 from .search_task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
 from .training import Hardware, Training, save_weights, train
 
@@ -93,6 +94,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --port: {options.port} is not a port; choose one from 1 to 65535")
     if options.fashion_mnist and not Path(options.fashion_mnist).is_dir():
         parser.error(f"argument --fashion-mnist: {options.fashion_mnist} is not a folder")
+    options.command = command_of(parser, arguments)
     return options
 
 
@@ -101,9 +103,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if importlib.util.find_spec("nni") is None:
         sys.exit("error: the searches need NNI: pip install 'torchprune-spatial[nni3]' (or [nni2] for NNI 2.10.1)")
-    options.command = "python -m recipes.autocompress_search " + " ".join(
-        sys.argv[1:] if arguments is None else arguments
-    )
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
@@ -256,15 +255,14 @@ class Searches:
             "objective": f"accuracy{rewards}",
             "tuner": f"{options.tuner}, {options.concurrency} trials at once; resolution alone: GridSearch",
             "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}",
-            "versions": ", ".join(f"{name} {_version(name)}" for name in ("nni", "torch", "torchprune-spatial")),
+            "versions": ", ".join(f"{name} {version_of(name)}" for name in ("nni", "torch", "torchprune-spatial")),
             "wall time": ", ".join(f"{name} {facts['seconds']:.0f} s" for name, facts in finished.items())
             + (f" (of {', '.join(resumed)}: since it was resumed)" if resumed else ""),
         }
-        bullets = "\n".join(f"- {name}: {value}" for name, value in facts.items())
         repeated = sum(bool(row["repeated"]) for rows in report.searches.values() for row in rows)
         return f"""# Joint search of pruning and resolution
 
-{bullets}
+{bullets(facts)}
 
 {report.markdown()}
 ![Accuracy against FLOPs and memory: all networks, and the Pareto fronts of the three searches](front.png)
@@ -280,13 +278,6 @@ def _unfinished(output: Path) -> str | None:
         if not (file.parent / "finished.json").exists():
             return json.loads(file.read_text())["experiment"]
     return None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed as a package)"
 
 
 if __name__ == "__main__":

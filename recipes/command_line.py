@@ -6,13 +6,16 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from .training import Hardware, SittingOver
+
+Result = TypeVar("Result")
 
 
 def device(name: str) -> str:
@@ -90,3 +93,68 @@ def ending_in_words(output: Path) -> Iterator[None]:
     except SittingOver as over:
         print(f"{over}; the same command goes on from {output}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
+
+
+def run_what_is_free(output: Path, jobs: Mapping[str, Callable[[Path], Result]]) -> list[Result]:
+    """Do the jobs, each in a folder of its own, but those that another process is at: so processes share them.
+
+    Args:
+        output: folder of the folders.
+        jobs: by folder, what is called with it.
+
+    Returns:
+        The results of all. If others were at some, the process exits with a sentence that says so.
+    """
+    results, busy = [], []
+    for name, job in jobs.items():
+        folder = output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):  # the system lets go of it, also after a kill
+                results.append(job(folder))
+        except Timeout:
+            busy.append(name)
+    if busy:
+        sys.exit(
+            f"another run is at {', '.join(busy)} of {output}; when it has ended, the same command makes the report of "
+            "all"
+        )
+    return results
+
+
+def show_report(output: Path, files: Iterable[Path]) -> None:
+    """Print the report, and where the files are."""
+    print((output / "report.md").read_text())
+    print("written:", *files, sep="\n  ")
+
+
+def classification_arguments(
+    recipe: str, short: str, description: str, presets: Mapping[str, Any], arguments: list[str] | None
+) -> argparse.Namespace:
+    """The command line of a recipe that trains image classifiers.
+
+    Args:
+        recipe: its module.
+        short: for the folder of the results.
+        description: its docstring.
+        presets: by name.
+        arguments: those given; None for the process's own.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m recipes.{recipe}", description=description.split("\n\n")[0])
+    parser.add_argument("--preset", choices=presets, default="smoke", help="size of the experiment (default: smoke)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with train and val, each of a folder a class, or of Fashion-MNIST "
+        "(default: Fashion-MNIST where it is installed, else the embedded digits)",
+    )
+    parser.add_argument("--seeds", type=positive(int), metavar="N", help="repetitions (default: the preset's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first one's (default: %(default)s)")
+    add_hardware_options(parser)
+    parser.add_argument("--output", type=Path, help=f"folder of the results (default: results/{short}_PRESET)")
+    options = parser.parse_args(arguments)
+    if options.preset == "paper" and options.data is None:
+        parser.error("argument --preset: paper needs --data, a folder with ImageNet's train and val")
+    options.output = options.output or Path("results") / f"{short}_{options.preset}"
+    options.command = command_of(parser, arguments)
+    return options

@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from .command_line import add_hardware_options, command_of, ending_in_words, hardware_of, positive, refusing
-from .hologram_experiment import CRITERIA
+from torchprune_spatial.budget import ALLOCATIONS
+
+from .command_line import (
+    add_hardware_options,
+    command_of,
+    ending_in_words,
+    hardware_of,
+    positive,
+    refusing,
+    run_what_is_free,
+    show_report,
+)
+from .criteria import CRITERIA
 from .study_experiment import LIMITS, Cell, Preset, StudyExperiment
 from .study_report import write_report
 from .study_tasks import TASKS
 from .training import Training
 
-ALLOCATIONS = ("uniform", "global", "isomorphic", "cost")
 _COMPARED = ("weight_sum", "apoz", "mean_activation", "thinet", "taylor", "spatial_mask")
 PRESETS = {
     "smoke": Preset(
@@ -67,7 +76,7 @@ PRESETS = {
         tasks=tuple(TASKS),
         bases=5,
         criteria=tuple(CRITERIA),
-        allocations=ALLOCATIONS,
+        allocations=tuple(ALLOCATIONS),
         factors=(4, 10, 20, 40),
     ),
 }
@@ -102,30 +111,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     with ending_in_words(options.output):
         files = _run(options)
-    print((options.output / "report.md").read_text())
-    print("written:", *files, sep="\n  ")
+    show_report(options.output, files)
 
 
 def _run(options: argparse.Namespace) -> list[Path]:
     preset, hardware = PRESETS[options.preset], hardware_of(options)
     choices = (options.criteria, options.allocations, options.limits, options.factors)
     cells = [Cell(*choice) for choice in itertools.product(*choices)]
-    results, busy = [], []
-    for seed, task in itertools.product(range(options.bases), options.tasks):
-        folder = options.output / f"{task}_{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / ".lock", timeout=0):  # the system lets go of it, also after a kill
-                with refusing():
-                    experiment = StudyExperiment(task, preset, seed, hardware, folder)
-                results.append(experiment.run(cells))
-        except Timeout:
-            busy.append(folder.name)
-    if busy:
-        sys.exit(
-            f"another run is at {', '.join(busy)} of {options.output}; when it has ended, the same command makes the "
-            "report of all"
-        )
+
+    def run(task: str, seed: int, folder: Path) -> pd.DataFrame:
+        with refusing():
+            experiment = StudyExperiment(task, preset, seed, hardware, folder)
+        return experiment.run(cells)
+
+    pairs = itertools.product(range(options.bases), options.tasks)
+    results = run_what_is_free(options.output, {f"{task}_{seed}": partial(run, task, seed) for seed, task in pairs})
     return write_report(options.output, pd.concat(results, ignore_index=True), preset, hardware, options.command)
 
 

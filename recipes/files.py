@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SETTINGS_FILE = "settings.json"
 
@@ -18,6 +21,13 @@ def replacing(file: Path) -> Iterator[Path]:
     partial = file.with_name(file.name + ".partial")
     yield partial
     os.replace(partial, file)
+
+
+def save_figures(folder: Path, figures: Mapping[str, Figure], **options: Any) -> None:
+    """Save figures as PNG files of these names; ``options`` are those of ``savefig``."""
+    for name, figure in figures.items():
+        with replacing(folder / name) as partial:
+            figure.savefig(partial, format="png", **options)
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:

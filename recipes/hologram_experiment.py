@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,13 @@ from tqdm import tqdm
 
 from torchprune_spatial import CUSTOMIZED_PRUNERS, decouple_residuals, remove_dead_channels
 
+from .criteria import CRITERIA, backward
 from .digits import load_digits
 from .holography import HologramSimulation
 from .networks_folder import NetworksFolder
 from .training import Hardware, Training
 from .unet import ResUNet, digit_classifier
 
-CRITERIA: dict[str, Callable[[Iterable], tp.importance.Importance]] = {
-    "random": lambda loader: tp.importance.RandomImportance(),
-    "weight_sum": lambda loader: tp.importance.WeightSumImportance(group_reduction="first"),
-    "apoz": lambda loader: tp.importance.APoZImportance(loader),
-    "mean_activation": lambda loader: tp.importance.MeanActivationImportance(loader),
-    "thinet": lambda loader: tp.importance.ThiNetImportance(loader),
-    "taylor": lambda loader: tp.importance.GroupTaylorImportance(),
-    "spatial_mask": lambda loader: tp.importance.SpatialMaskImportance(loader, threshold=0.5),
-}
-"""The six of the paper (its "Mean-mean" is the mean activation), and Taylor."""
 EXAMPLES = 6
 """Test images whose reconstructions are kept for the figure."""
 
@@ -133,15 +124,14 @@ class HologramPruning:
         self.target_accuracy = self._recognised(self.test[:][1], self.labels[: len(self.test)]) / len(self.test)
         self.base = self.folder.network("base", lambda: ResUNet(self.preset.width), self._train_base)
         self.base_cost = count_cost(self.base, self.test[:1][0])
-        if self._is_missing(UNPRUNED):
+        wanted, done = [*wanted], {*self._done()}
+        if UNPRUNED not in done:
             self._record(UNPRUNED, self.base, {"seconds": round(time.perf_counter() - start, 1)})
-        wanted = [*wanted]
-        missing = [pruning for pruning in wanted if self._is_missing(pruning)]
+        missing = [pruning for pruning in wanted if pruning not in done]
         for pruning in tqdm(missing, desc=f"base network {self.seed}"):
             self.hardware.check_time()
             self._prune_and_retrain(pruning)
-        done = self.folder.results
-        return done[[pruning_of(row) in (UNPRUNED, *wanted) for row in done.itertuples()]]
+        return self.folder.results[[pruning in (UNPRUNED, *wanted) for pruning in self._done()]]
 
     def _simulate(self) -> None:
         """Simulate all the holograms: training, validation and test digits never overlap."""
@@ -172,9 +162,9 @@ class HologramPruning:
         loss = F.binary_cross_entropy_with_logits
         return self.folder.train(network, training, loss, self.training_data, self.validation, description)
 
-    def _is_missing(self, pruning: Pruning) -> bool:
-        done = self.folder.results
-        return done.empty or not any(pruning == pruning_of(row) for row in done.itertuples())
+    def _done(self) -> list[Pruning]:
+        """What the results are about, in their order."""
+        return [pruning_of(row) for row in self.folder.results.itertuples()]
 
     def _prune_and_retrain(self, pruning: Pruning) -> None:
         start = time.perf_counter()
@@ -263,12 +253,6 @@ def prune(base: nn.Module, pruning: Pruning, calibration: Iterable, seed: int) -
         remove_dead_channels(pruner.DG)
     network.zero_grad(set_to_none=True)
     return network
-
-
-def backward(network: nn.Module, calibration: Iterable, device: torch.device) -> None:
-    """Gradients of the loss, summed over the calibration batches."""
-    for holograms, targets, *_ in calibration:
-        F.binary_cross_entropy_with_logits(network(holograms.to(device)), targets.to(device)).backward()
 
 
 def pruning_of(row: Any) -> Pruning:

@@ -10,23 +10,31 @@ output folder; a run that was stopped goes on from there, and two runs of the sa
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from .command_line import add_hardware_options, command_of, ending_in_words, hardware_of, positive, refusing
-from .hologram_experiment import CRITERIA, HologramPruning, Preset, prunings
+from .command_line import (
+    add_hardware_options,
+    command_of,
+    ending_in_words,
+    hardware_of,
+    positive,
+    refusing,
+    run_what_is_free,
+    show_report,
+)
+from .criteria import CRITERIA
+from .hologram_experiment import HologramPruning, Preset, prunings
 from .hologram_report import write_report
-from .holography import HologramSimulation
+from .holography import SMALL_HOLOGRAMS, HologramSimulation
 from .training import Training
 
-_SMALL_HOLOGRAMS = HologramSimulation(image_px=64, padded_px=192, upsampling=1, pixel_m=3 * 3.45e-6)
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PRESETS = {
     "smoke": Preset(
-        simulation=_SMALL_HOLOGRAMS,
+        simulation=SMALL_HOLOGRAMS,
         width=8,
         train_images=1000,
         test_images=500,
@@ -39,7 +47,7 @@ PRESETS = {
         criteria=("random", "weight_sum", "spatial_mask"),
     ),
     "small": Preset(
-        simulation=_SMALL_HOLOGRAMS,
+        simulation=SMALL_HOLOGRAMS,
         width=12,
         train_images=1500,
         test_images=500,
@@ -113,8 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     with ending_in_words(options.output):
         files = _run(options)
-    print((options.output / "report.md").read_text())
-    print("written:", *files, sep="\n  ")
+    show_report(options.output, files)
 
 
 def _run(options: argparse.Namespace) -> list[Path]:
@@ -123,24 +130,20 @@ def _run(options: argparse.Namespace) -> list[Path]:
         *prunings(options.criteria, options.keep_fractions, mixed=False),
         *prunings(options.criteria, options.mixed_fractions, mixed=True),
     ]
-    shown, results, busy = None, [], []
-    for seed in range(options.seed, options.seed + options.bases):
-        folder = options.output / f"base_{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / ".lock", timeout=0):  # the system lets go of it, also after a kill
-                with refusing():
-                    experiment = HologramPruning(preset, seed, hardware, folder)
-                results.append(experiment.run(wanted))
-            shown = shown or experiment
-        except Timeout:
-            busy.append(folder.name)
-    if busy:
-        sys.exit(
-            f"another run is at {', '.join(busy)} of {options.output}; when it has ended, the same command makes the "
-            "report of all"
-        )
-    return write_report(options.output, shown, pd.concat(results, ignore_index=True), options.command)
+    shown = []  # the first experiment: the others are not kept, they hold their data
+
+    def run(seed: int, folder: Path) -> pd.DataFrame:
+        with refusing():
+            experiment = HologramPruning(preset, seed, hardware, folder)
+        results = experiment.run(wanted)
+        if not shown:
+            shown.append(experiment)
+        return results
+
+    seeds = range(options.seed, options.seed + options.bases)
+    jobs = {f"base_{seed}": partial(run, seed) for seed in seeds}
+    results = run_what_is_free(options.output, jobs)
+    return write_report(options.output, shown[0], pd.concat(results, ignore_index=True), options.command)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from torchprune_spatial.regions import RegionMasks, regions_from_target
 
 from .claims import Interval, claims_table
-from .files import replacing
+from .criteria import CRITERIA
+from .files import replacing, save_figures
 from .hologram_claims import LEVELS, at_compression, judged_claims
-from .hologram_experiment import CRITERIA, UNPRUNED, HologramPruning, pruning_of
+from .hologram_experiment import UNPRUNED, HologramPruning, pruning_of
 from .run_facts import bullets, run_facts
 
 # Okabe and Ito's palette for the colour-blind; a marker each, so that the figures survive a black and white print.
@@ -56,10 +57,8 @@ def write_report(output: Path, experiment: HologramPruning, results: pd.DataFram
     if results["mixed"].any():
         mixed = results["mixed"] | (results["criterion"] == UNPRUNED.criterion)
         figures["performance_mixed.png"] = performance_figure(results[mixed])
-    for name, figure in figures.items():
-        with replacing(output / name) as partial:
-            figure.savefig(partial, dpi=130, bbox_inches="tight", format="png")
-        plt.close(figure)
+    save_figures(output, figures, dpi=130, bbox_inches="tight")
+    plt.close("all")
     with replacing(output / "results.csv") as partial:
         results.to_csv(partial, index=False)
     with replacing(output / "report.md") as partial:

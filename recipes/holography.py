@@ -79,6 +79,10 @@ class HologramSimulation:
         return F.pad(large, (before, after, before, after))
 
 
+SMALL_HOLOGRAMS = HologramSimulation(image_px=64, padded_px=192, upsampling=1, pixel_m=3 * 3.45e-6)
+"""For short experiments: the digits at their own 28 px."""
+
+
 def centre_crop(images: torch.Tensor, size_px: int) -> torch.Tensor:
     """Central ``[..., size_px, size_px]`` of images ``[..., height, width]``."""
     top, left = ((length - size_px) // 2 for length in images.shape[-2:])

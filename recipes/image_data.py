@@ -74,6 +74,10 @@ class ImageData:
     validation: Callable[[Transform], Dataset]
     test: Callable[[Transform], Dataset]
 
+    def __str__(self):
+        counts = [len(part(None)) for part in (self.training, self.validation, self.test)]
+        return "{}: {:,} training, {:,} validation and {:,} test images".format(self.name, *counts)
+
 
 def load_images(
     folder: Path | None, train_images: int | None, validation_images: int, test_images: int | None = None

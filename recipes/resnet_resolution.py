@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from filelock import FileLock
 from torch import nn
@@ -21,7 +20,7 @@ from torchvision.models import resnet50
 import resolution_scaling as rs
 
 from .classification import Augmentation, Classification, Variant
-from .command_line import add_hardware_options, command_of, ending_in_words, hardware_of, positive, refusing
+from .command_line import classification_arguments, ending_in_words, hardware_of, refusing
 from .image_data import load_images
 from .resnet_resolution_report import write_report
 from .search_task import SmallResNet
@@ -131,24 +130,7 @@ PRESETS = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.resnet_resolution", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--preset", choices=PRESETS, default="smoke", help="size of the experiment (default: smoke)")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        help="folder with train and val, each of a folder a class, or of Fashion-MNIST "
-        "(default: Fashion-MNIST where it is installed, else the embedded digits)",
-    )
-    parser.add_argument("--seeds", type=positive(int), metavar="N", help="repetitions (default: the preset's)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first one's (default: %(default)s)")
-    add_hardware_options(parser)
-    parser.add_argument("--output", type=Path, help="folder of the results (default: results/resnet_PRESET)")
-    options = parser.parse_args(arguments)
-    if options.preset == "paper" and options.data is None:
-        parser.error("argument --preset: paper needs --data, a folder with ImageNet's train and val")
-    options.output = options.output or Path("results") / f"resnet_{options.preset}"
-    options.command = command_of(parser, arguments)
-    return options
+    return classification_arguments("resnet_resolution", "resnet", __doc__, PRESETS, arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from resolution_scaling.figures import new_figure
 
 from .claims import Claim, Interval, claims_table
 from .classification import Classification
-from .files import replacing
+from .files import replacing, save_figures
 from .resolution_costs import resnet_costs
 from .run_facts import bullets, run_facts
 
@@ -50,9 +50,7 @@ def write_report(experiment: Classification, results: pd.DataFrame, command: str
         "figure_3.png": sizes_figure(results, chosen),
         "figure_4.png": trade_offs_figure(results, chosen),
     }
-    for name, figure in figures.items():
-        with replacing(output / name) as partial:
-            figure.savefig(partial, dpi=150, format="png")
+    save_figures(output, figures, dpi=150)
     table = networks_table(results, chosen)
     with replacing(output / "report.md") as partial:
         partial.write_text(_markdown(experiment, results, chosen, table, command))
@@ -245,10 +243,9 @@ def _markdown(experiment: Classification, results: pd.DataFrame, chosen: pd.Data
     facts = run_facts(
         command, experiment.hardware, experiment.seconds, ("torchvision", "torch-pruning", "accelerate", "numpy")
     )
-    counts = [len(part(None)) for part in (data.training, data.validation, data.test)]
     facts |= {
         "seeds": ", ".join(map(str, seeds)),
-        "data": "{}: {:,} training, {:,} validation and {:,} test images".format(data.name, *counts),
+        "data": data,
         "training": experiment.training,
         "augmentation": f"{experiment.augmentation}, horizontal flips {data.flip:g}",
         "K_eval": f"{sizes[0]} to {sizes[-1]} px, {len(sizes)} sizes, out of images of K = 232 / 224 K_eval",

@@ -28,7 +28,7 @@ def run_facts(command: str, hardware: Hardware, seconds: float, packages: Iterab
         "command": f"`{command}`",
         "precision": "float32" if precision == "no" else f"mixed, {precision}",
         "hardware": f"{device}, {platform.machine()}, Python {platform.python_version()}",
-        "versions": ", ".join(f"{name} {_version(name)}" for name in ("torch", "torchprune-spatial", *packages)),
+        "versions": ", ".join(f"{name} {version_of(name)}" for name in ("torch", "torchprune-spatial", *packages)),
         "wall time": f"{seconds / 60:.1f} minutes",
     }
 
@@ -38,7 +38,8 @@ def bullets(facts: Mapping[str, object]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Of an installed package, in words."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import torchprune_spatial
 
-from .hologram_experiment import CRITERIA, backward
+from .criteria import CRITERIA, backward
 from .networks_folder import NetworksFolder
 from .study_tasks import TASKS, Images
 from .training import Hardware, Training
@@ -105,7 +105,7 @@ class StudyExperiment:
         self.validation = TensorDataset(validation.inputs, validation.targets)
         masked = TensorDataset(validation.inputs, validation.targets, validation.masks.float())
         self.calibration = DataLoader(masked, preset.training.batch_size)
-        self.crops = [(images.crops(images.targets), images.labels) for images in (training, validation)]
+        self.with_digits = training, validation
 
     def run(self, cells: Iterable[Cell]) -> pd.DataFrame:
         """Fill in the missing rows, and return those of the unpruned network and of the cells.
@@ -118,16 +118,16 @@ class StudyExperiment:
         if self.task != "segmentation":
             self.classifier = self.folder.network("classifier", digit_classifier, self._train_classifier)
         self.base = self.folder.network("base", lambda: ResUNet(self.preset.width), self._train_base)
-        if self._is_missing(UNPRUNED):
+        cells, done = [*cells], {*self._done()}
+        if UNPRUNED not in done:
             self._append(UNPRUNED, self.base, {"compression": 1.0, "speedup": 1.0}, start)
-        cells = [*cells]
-        for cell in tqdm([cell for cell in cells if self._is_missing(cell)], desc=f"{self.task}, base {self.seed}"):
+        for cell in tqdm([cell for cell in cells if cell not in done], desc=f"{self.task}, base {self.seed}"):
             self.folder.hardware.check_time()
             self._prune_and_retrain(cell)
         return self.folder.results[[cell in (UNPRUNED, *cells) for cell in self._done()]].assign(task=self.task)
 
     def _train_classifier(self, classifier: nn.Module) -> None:
-        data, validation = (TensorDataset(*pair) for pair in self.crops)
+        data, validation = (TensorDataset(part.crops(part.targets), part.labels) for part in self.with_digits)
         self.folder.train(classifier, self.preset.classifier, F.cross_entropy, data, validation, "digit classifier")
 
     def _train_base(self, network: nn.Module) -> None:
@@ -167,9 +167,6 @@ class StudyExperiment:
                 "seconds": round(time.perf_counter() - start, 1),
             }
         )
-
-    def _is_missing(self, cell: Cell) -> bool:
-        return cell not in self._done()
 
     def _done(self) -> list[Cell]:
         """The cells of the results, in their order."""

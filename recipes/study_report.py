@@ -9,13 +9,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from resolution_scaling.compare import COLORS, MARKERS
 
 from .claims import Interval
-from .files import replacing
+from .files import replacing, save_figures
 from .run_facts import bullets, run_facts
 from .study_experiment import UNPRUNED, Preset
 from .training import Hardware
@@ -35,10 +34,8 @@ def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: 
         hardware: of the run.
         command: that was given.
     """
-    figure = study_figure(results)
-    with replacing(output / "study.png") as partial:
-        figure.savefig(partial, dpi=130, bbox_inches="tight", format="png")
-    plt.close(figure)
+    save_figures(output, {"study.png": study_figure(results)}, dpi=130, bbox_inches="tight")
+    plt.close("all")
     with replacing(output / "results.csv") as partial:
         results.to_csv(partial, index=False)
     with replacing(output / "report.md") as partial:
@@ -83,13 +80,13 @@ def study_figure(results: pd.DataFrame) -> plt.Figure:
     lines = dict(zip(pruned["allocation"].unique(), (":", "--", "-", "-."), strict=False))
     for axis, ((task, limit), rows) in zip(axes.flat, panels, strict=False):
         base = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]["mse"]
-        axis.axhline(np.exp(np.log(base).mean()), color="black", linewidth=0.8, label="unpruned")
+        axis.axhline(Interval.of_ratios(base).mean, color="black", linewidth=0.8, label="unpruned")
         for (criterion, allocation), line in rows.groupby(WAY, sort=False):
-            means = np.exp(np.log(line["mse"]).groupby(line["factor"]).mean())
+            means = {factor: Interval.of_ratios(errors).mean for factor, errors in line.groupby("factor")["mse"]}
             colour, marker = styles[criterion]
             axis.plot(
-                means.index,
-                means,
+                [*means],
+                [*means.values()],
                 color=colour,
                 marker=marker,
                 markersize=4,
@@ -145,8 +142,8 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "criterion": way[0].replace("_", " "),
                 "allocation": way[1],
-                "MSE x 1e3": f"{1e3 * math.exp(np.log(group['mse']).mean()):.2f}",
-                "in objects x 1e3": f"{1e3 * math.exp(np.log(group['mse_object']).mean()):.1f}",
+                "MSE x 1e3": f"{1e3 * Interval.of_ratios(group['mse']).mean:.2f}",
+                "in objects x 1e3": f"{1e3 * Interval.of_ratios(group['mse_object']).mean:.1f}",
                 "Δacc, points": f"{100 * group['delta_accuracy'].mean():.1f}",
                 "compression": f"x{group['compression'].mean():.1f}",
                 "speed-up": f"x{group['speedup'].mean():.1f}",

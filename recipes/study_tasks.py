@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from .digits import load_digits
-from .holography import HologramSimulation
+from .holography import SMALL_HOLOGRAMS
 
-IMAGE_PX, DIGIT_PX = 64, 28
+IMAGE_PX, DIGIT_PX = SMALL_HOLOGRAMS.image_px, 28
 NOISE = 0.25
 """Standard deviation of the noise in denoising and segmentation; images are in 0..1."""
 HOLES, HOLE_PX = 12, 8
-HOLOGRAMS = HologramSimulation(image_px=IMAGE_PX, padded_px=192, upsampling=1, pixel_m=3 * 3.45e-6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Images:
 def hologram(count: int, seed: int) -> Images:
     """In-line holograms of a digit in the middle, as in the spatial-mask paper; the seed is that of the noise."""
     digits, labels = (part[:count] for part in load_digits())
-    inputs = HOLOGRAMS.holograms(digits, torch.Generator().manual_seed(seed))
-    targets = HOLOGRAMS.targets(digits)
+    inputs = SMALL_HOLOGRAMS.holograms(digits, torch.Generator().manual_seed(seed))
+    targets = SMALL_HOLOGRAMS.targets(digits)
     corners = torch.full((count, 2), (IMAGE_PX - DIGIT_PX) // 2)
     return Images(inputs, targets, targets > 0.5, corners, labels)
 

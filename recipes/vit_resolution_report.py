@@ -20,7 +20,7 @@ from resolution_scaling.model_scaling import ScaledModel
 
 from .claims import Claim, Interval, claims_table
 from .classification import Classification
-from .files import replacing
+from .files import replacing, save_figures
 from .resolution_costs import vit_costs
 from .run_facts import bullets, run_facts
 from .vit_table1 import TABLE_1, VIT_S, Row, compare
@@ -71,9 +71,7 @@ def write_report(
         "accuracy.png": accuracy_figure(results, patch_px),
         "patches.png": patches_figure(results),
     }
-    for name, figure in figures.items():
-        with replacing(output / name) as partial:
-            figure.savefig(partial, dpi=150, format="png")
+    save_figures(output, figures, dpi=150)
     table = networks_table(results, rivals, patch_px)
     left_out = bullets({f"no row for {method} at grid {grid}": text for (method, grid), text in missing.items()})
     text = _markdown(experiment, results, network, f"{table}\n\n{left_out}".rstrip(), command)
@@ -326,10 +324,9 @@ def _markdown(
     data, augmentation = experiment.data, experiment.augmentation
     patch_px = network["patch_size"]
     facts = run_facts(command, experiment.hardware, experiment.seconds, ("torchvision", "accelerate", "numpy"))
-    counts = [len(part(None)) for part in (data.training, data.validation, data.test)]
     facts |= {
         "seeds": ", ".join(map(str, sorted(results["seed"].unique()))),
-        "data": "{}: {:,} training, {:,} validation and {:,} test images".format(data.name, *counts),
+        "data": data,
         "network": "torchvision's VisionTransformer, " + ", ".join(f"{part} {size}" for part, size in network.items()),
         "training": experiment.training,
         "augmentation": f"flips of {data.flip:.0%}, {augmentation}",

@@ -125,10 +125,17 @@ def test_stops_when_the_time_is_up_and_goes_on(run, capsys):
     assert len(results) == 5
 
 
-def test_mixed_precision_trains_and_prunes(run):
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate holds one precision a process
-    results, _ = run("--mixed-precision", "bf16", "--criteria", "spatial_mask")
+@pytest.fixture
+def other_precision():
+    """Accelerate holds one precision a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("other_precision")
+def test_mixed_precision_trains_and_prunes(run):
+    results, _ = run("--mixed-precision", "bf16", "--criteria", "spatial_mask")
     assert results["criterion"].tolist() == ["unpruned", "spatial_mask", "spatial_mask"]
     assert results["mse"].notna().all()
 
