@@ -2,18 +2,38 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-nni2 test-nni3 clean
+.PHONY: demo docs lint types package test test-all test-nni2 test-nni3 clean
 
 demo: .venv/recipes
 	$(BIN)/python -m recipes.hologram_pruning --preset smoke --output results/hologram_smoke
 
-test: .venv/test
+test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"  # a process a core, a thread each
+
+lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"  # a process a core, a thread each
+
+types: .venv/test
+	$(BIN)/mypy
+
+package: .venv/test  # wheel and sdist into dist/; each in an environment of its own, where README's snippets run
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/pytest tests/test_packaging.py
+	test -x .venv-package/bin/python || $(PYTHON) -m venv .venv-package
+	for file in $(CURDIR)/dist/*.tar.gz $(CURDIR)/dist/*.whl; do \
+		.venv-package/bin/python -m pip uninstall --quiet --yes torchprune-spatial && \
+		.venv-package/bin/python -m pip install --quiet $$file && \
+		(cd / && $(CURDIR)/.venv-package/bin/python -I $(CURDIR)/tests/wheel_snippets.py $(CURDIR)/README.md) || exit 1; \
+	done
 
 test-all: .venv/test
 	$(BIN)/pytest
+
+docs: .venv/docs  # the site, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/check_links.py site
 
 # The two generations of NNI cannot share an environment, so each has its own: .venv-nni2 and .venv-nni3. NNI needs
 # Python 3.8 to 3.12. NNI_TESTS="" runs the slow tests too.
@@ -22,7 +42,7 @@ NNI_TESTS ?= -m "not slow"
 test-nni2: .venv-nni2/test-nni2
 test-nni3: .venv-nni3/test-nni3
 test-nni2 test-nni3: test-%:
-	.venv-$*/bin/python -m pytest tests/nni tests/recipes/test_autocompress_search.py $(NNI_TESTS)
+	.venv-$*/bin/python -m pytest tests/nni tests/docs/test_nni_pages.py tests/recipes/test_autocompress_search.py $(NNI_TESTS)
 
 .venv-nni2/% .venv-nni3/%: pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
@@ -36,4 +56,4 @@ test-nni2 test-nni3: test-%:
 	touch $@
 
 clean:
-	rm -rf .venv .venv-nni2 .venv-nni3 results
+	rm -rf .venv .venv-nni2 .venv-nni3 .venv-package dist results site

@@ -120,7 +120,9 @@ class Classification:
         trained = {"training": dataclasses.asdict(training), "augmentation": dataclasses.asdict(augmentation)}
         claim_folder(output, settings | trained | {"data": data.name, "mixed_precision": hardware.mixed_precision})
         file = output / "results.csv"
-        self.results = pd.read_csv(file, dtype={"setting": str}) if file.exists() else pd.DataFrame()
+        self.results = (
+            pd.read_csv(file, dtype={"setting": str}, float_precision="round_trip") if file.exists() else pd.DataFrame()
+        )
 
     def run(self, variants: Iterable[Variant], seeds: Iterable[int]) -> pd.DataFrame:
         """Fill in the missing rows of ``results.csv`` and return it.

@@ -9,6 +9,7 @@ criterion costs its own runs alone. Two runs of the same command share the base 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 from functools import partial
 from pathlib import Path
@@ -27,13 +28,12 @@ from .command_line import (
     run_what_is_free,
     show_report,
 )
-from .criteria import CRITERIA
-from .study_experiment import LIMITS, Cell, Preset, StudyExperiment
+from .study_experiment import LIMITS, STUDIED, Block, Preset, StudyExperiment
 from .study_report import write_report
 from .study_tasks import TASKS
 from .training import Training
 
-_COMPARED = ("weight_sum", "apoz", "mean_activation", "thinet", "taylor", "spatial_mask")
+_COMPARED = ("weight_sum", "mean_activation", "taylor", "spatial_mask")
 PRESETS = {
     "smoke": Preset(
         width=8,
@@ -45,10 +45,7 @@ PRESETS = {
         classifier=Training(6, 2e-3, 32, "one_cycle"),
         tasks=("hologram", "denoising"),
         bases=1,
-        criteria=("mean_activation", "spatial_mask"),
-        allocations=("uniform", "cost"),
-        factors=(10,),
-        limits=("compression",),
+        blocks=(Block(("mean_activation", "spatial_mask"), ("uniform", "cost"), ("compression",), (10,)),),
     ),
     "small": Preset(
         width=12,
@@ -60,10 +57,11 @@ PRESETS = {
         classifier=Training(8, 2e-3, 32, "one_cycle"),
         tasks=tuple(TASKS),
         bases=5,
-        criteria=_COMPARED,
-        allocations=("uniform", "global", "cost"),
-        factors=(4, 10, 20, 40),
-        limits=("compression",),
+        blocks=(
+            Block(_COMPARED, tuple(ALLOCATIONS), LIMITS, (20,)),
+            Block(_COMPARED, ("uniform", "cost"), ("compression",), (4, 10, 40)),
+            Block(tuple(STUDIED), ("cost",), ("compression",), (10, 20)),
+        ),
     ),
     "large": Preset(
         width=32,
@@ -75,9 +73,7 @@ PRESETS = {
         classifier=Training(20, 2e-3, 64, "one_cycle"),
         tasks=tuple(TASKS),
         bases=5,
-        criteria=tuple(CRITERIA),
-        allocations=tuple(ALLOCATIONS),
-        factors=(4, 10, 20, 40),
+        blocks=(Block(tuple(STUDIED), tuple(ALLOCATIONS), LIMITS, (4, 10, 20, 40)),),
     ),
 }
 
@@ -88,7 +84,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help="size of the study (default: smoke)")
     for name, choices in (
         ("tasks", TASKS),
-        ("criteria", CRITERIA),
+        ("criteria", STUDIED),
         ("allocations", ALLOCATIONS),
         ("limits", LIMITS),
     ):
@@ -98,12 +94,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_hardware_options(parser)
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/study_PRESET)")
     options = parser.parse_args(arguments)
-    for name in ("tasks", "criteria", "allocations", "limits", "factors", "bases"):
+    preset = PRESETS[options.preset]
+    for name in ("tasks", "bases"):
         if getattr(options, name) is None:
-            setattr(options, name, getattr(PRESETS[options.preset], name))
+            setattr(options, name, getattr(preset, name))
+    options.blocks = _blocks(options, preset)
     options.output = options.output or Path("results") / f"study_{options.preset}"
     options.command = command_of(parser, arguments)
     return options
+
+
+def _blocks(options: argparse.Namespace, preset: Preset) -> tuple[Block, ...]:
+    """Those of the preset; or, if the command names some of what is compared, each of it with each of all the rest."""
+    names = [field.name for field in dataclasses.fields(Block)]
+    if all(getattr(options, name) is None for name in names):
+        return preset.blocks
+    choices = []
+    for name in names:
+        of_preset = itertools.chain.from_iterable(getattr(block, name) for block in preset.blocks)
+        choices.append(tuple(getattr(options, name) or dict.fromkeys(of_preset)))
+    return (Block(*choices),)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -116,8 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> list[Path]:
     preset, hardware = PRESETS[options.preset], hardware_of(options)
-    choices = (options.criteria, options.allocations, options.limits, options.factors)
-    cells = [Cell(*choice) for choice in itertools.product(*choices)]
+    cells = [*dict.fromkeys(cell for block in options.blocks for cell in block.cells())]
 
     def run(task: str, seed: int, folder: Path) -> pd.DataFrame:
         with refusing():

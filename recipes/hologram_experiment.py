@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from torchprune_spatial import CUSTOMIZED_PRUNERS, decouple_residuals, remove_dead_channels
 
-from .criteria import CRITERIA, backward
+from .criteria import CRITERIA
 from .digits import load_digits
 from .holography import HologramSimulation
 from .networks_folder import NetworksFolder
@@ -237,13 +237,11 @@ def prune(base: nn.Module, pruning: Pruning, calibration: Iterable, seed: int) -
     device = next(base.parameters()).device
     example = (next(iter(calibration))[0][:1].to(device),)
     network = decouple_residuals(base, example) if pruning.mixed else copy.deepcopy(base)
-    importance, ignored = CRITERIA[pruning.criterion](calibration), [network.output]
+    importance, ignored = CRITERIA[pruning.criterion](network, calibration), [network.output]
     options = {"customized_pruners": CUSTOMIZED_PRUNERS, "ignored_layers": ignored}
     ratios = {}
     if pruning.literal:
         ratios = importance.pruning_ratio_dict(network, example, pruning.keep_fraction, **options)
-    if pruning.criterion == "taylor":
-        backward(network, calibration, device)
     ratio = 1 - pruning.keep_fraction - 1e-9  # the host rounds down, and 1 - 0.8 is a little less than 0.2
     pruner = tp.pruner.BasePruner(
         network, example, importance, pruning_ratio=ratio, pruning_ratio_dict=ratios, **options

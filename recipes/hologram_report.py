@@ -14,12 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 import torch_pruning as tp
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from torchprune_spatial.regions import RegionMasks, regions_from_target
+from torchprune_spatial import Calibration, SpatialMaskImportance
+from torchprune_spatial.report import plot_region_responses, plot_regions
+from torchprune_spatial.responses import region_responses
+from torchprune_spatial.selection import union_scores
 
 from .claims import Interval, claims_table
-from .criteria import CRITERIA
 from .files import replacing, save_figures
 from .hologram_claims import LEVELS, at_compression, judged_claims
 from .hologram_experiment import UNPRUNED, HologramPruning, pruning_of
@@ -89,44 +92,26 @@ def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, k
     return figure
 
 
-def masks_figure(experiment: HologramPruning) -> plt.Figure:
+def masks_figure(experiment: HologramPruning) -> Figure:
     """The object mask of one target, and its coverage of the grids of the network's four levels."""
-    _, target = experiment.validation[:1]
-    masks = RegionMasks(regions_from_target(target, 0.5))
-    size = target.shape[-1]
-    figure, axes = plt.subplots(1, 5, figsize=(11, 2.6))
-    axes[0].imshow(target[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-    axes[0].set_title("target", fontsize=9)
-    for level, axis in enumerate(axes[1:]):
-        grid = size >> level
-        pure, coverage = masks.weights(1, (grid, grid))[0, :, 0].reshape(2, grid, grid).numpy()
-        axis.imshow(coverage, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(f"object coverage on {grid} x {grid}\n{int(pure.sum())} pure cells", fontsize=9)
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-    return figure
+    size = experiment.validation[:1][1].shape[-1]
+    grids = [size >> level for level in range(4)]
+    return plot_regions(Calibration(experiment.calibration, 0.5), grids, picture="target")
 
 
-def filters_figure(experiment: HologramPruning, keep_fraction: float) -> plt.Figure:
+def filters_figure(experiment: HologramPruning, keep_fraction: float) -> Figure:
     """Each filter's mean activation in the object and in the background, and which ones the spatial mask keeps."""
-    base, (hologram, _) = experiment.base, experiment.validation[:1]
-    importance = CRITERIA["spatial_mask"](experiment.calibration)
-    graph = tp.DependencyGraph().build_dependency(base, hologram.to(experiment.device))
-    middle = {f"encoder, level {i + 1}": level[1:] for i, level in enumerate(base.encoder)}
-    middle |= {f"decoder, level {3 - i}": level[1:] for i, level in enumerate(base.decoder)}
-    figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")
-    for axis, (name, (layer, reader)) in zip(axes.flat, middle.items(), strict=True):
-        channels = layer.out_channels
-        group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(channels)))
-        scores = importance(group)
-        kept = scores >= scores.topk(int(keep_fraction * channels)).values[-1]
-        inside, outside = importance.statistics(graph).values[importance.measurement][reader][:2]
-        for chosen, label, face in ((kept, "kept", None), (~kept, "removed", "none")):
-            axis.scatter(outside[chosen], inside[chosen], edgecolors="#0072B2", facecolors=face, label=label)
-        axis.set_title(name, fontsize=9)
-    figure.supxlabel("mean activation in the background")
-    figure.supylabel("mean activation in the object")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    layers = {f"encoder.{i}.1": f"encoder, level {i + 1}" for i in range(3)}
+    layers |= {f"decoder.{i}.1": f"decoder, level {3 - i}" for i in range(3)}
+    example = experiment.validation[:1][0].to(experiment.device)
+    network = SpatialMaskImportance(experiment.calibration), experiment.base, example, layers
+    kept = {
+        name: union_scores(of.means, of.overall).topk(int(keep_fraction * len(of.overall))).indices
+        for name, of in region_responses(*network, 1.0).items()
+    }
+    figure = plot_region_responses(*network, kept)
+    for axes, title in zip(figure.axes, layers.values(), strict=True):
+        axes.set_title("\n".join([title, *axes.get_title().splitlines()[1:]]), fontsize=9)
     return figure
 
 
@@ -207,7 +192,7 @@ def equal_compression_table(results: pd.DataFrame) -> pd.DataFrame:
 
 def background_correlation(experiment: HologramPruning) -> float:
     """Smallest correlation, over the layers, of the filters' background means and their means over the whole image."""
-    importance = CRITERIA["spatial_mask"](experiment.calibration)
+    importance = SpatialMaskImportance(experiment.calibration)
     example = experiment.validation[:1][0].to(experiment.device)
     graph = tp.DependencyGraph().build_dependency(experiment.base, example)
     readers = importance.statistics(graph).values[importance.measurement].values()

@@ -36,7 +36,7 @@ class NetworksFolder:
         path.mkdir(parents=True, exist_ok=True)
         claim_folder(path, settings | {"seed": seed, "mixed_precision": hardware.mixed_precision})
         file = path / "results.csv"
-        self.results = pd.read_csv(file) if file.exists() else pd.DataFrame()
+        self.results = pd.read_csv(file, float_precision="round_trip") if file.exists() else pd.DataFrame()
 
     def network(self, name: str, build: Callable[[], nn.Module], fit: Callable[[nn.Module], Any]) -> nn.Module:
         """A trained network, on the device, in evaluation mode: loaded if it is there, else trained and saved."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,13 +20,15 @@ from tqdm import tqdm
 
 import torchprune_spatial
 
-from .criteria import CRITERIA, backward
+from .candidates import CANDIDATES
+from .criteria import CRITERIA, RIVALS, Criterion
 from .networks_folder import NetworksFolder
 from .study_tasks import TASKS, Images
 from .training import Hardware, Training
 from .unet import ResUNet, digit_classifier
 
 LIMITS = ("compression", "speedup")
+STUDIED: dict[str, Criterion] = CRITERIA | RIVALS | CANDIDATES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Cell:
     """One way to prune.
 
     Attributes:
-        criterion: key of `CRITERIA`.
+        criterion: key of `STUDIED`.
         allocation: of `torchprune_spatial.prune_to`.
         limit: ``"compression"`` (parameters) or ``"speedup"`` (FLOPs).
         factor: how many times fewer.
@@ -52,8 +55,23 @@ UNPRUNED = Cell("unpruned", "", "", 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
+class Block:
+    """Ways to prune: each criterion with each allocation, to each factor of each limit (see `Cell`)."""
+
+    criteria: tuple[str, ...]
+    allocations: tuple[str, ...]
+    limits: tuple[str, ...]
+    factors: tuple[float, ...]
+
+    def cells(self) -> list[Cell]:
+        """All of them."""
+        choices = (self.criteria, self.allocations, self.limits, self.factors)
+        return [Cell(*choice) for choice in itertools.product(*choices)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Preset:
-    """Sizes of the study; those of one base network do not depend on ``tasks``, ``bases`` and what is compared.
+    """Sizes of the study; those of one base network do not depend on the last three.
 
     Attributes:
         width: channels of the U-Net at full resolution.
@@ -62,7 +80,7 @@ class Preset:
         classifier: training of the network that reads the digits.
         tasks: keys of `TASKS`.
         bases: base networks a task.
-        criteria, allocations, factors, limits: what is compared, each with each.
+        blocks: what is compared.
     """
 
     width: int
@@ -74,10 +92,7 @@ class Preset:
     classifier: Training
     tasks: tuple[str, ...]
     bases: int
-    criteria: tuple[str, ...]
-    allocations: tuple[str, ...]
-    factors: tuple[float, ...]
-    limits: tuple[str, ...] = LIMITS
+    blocks: tuple[Block, ...]
 
     def settings(self) -> dict[str, Any]:
         """What one base network depends on."""
@@ -141,12 +156,10 @@ class StudyExperiment:
         start = time.perf_counter()
         set_seed(self.seed)
         network = copy.deepcopy(self.base)
-        if cell.criterion == "taylor":
-            backward(network, self.calibration, self.folder.device)
         record = torchprune_spatial.prune_to(
             network,
             (self.test.inputs[:1].to(self.folder.device),),
-            CRITERIA[cell.criterion](self.calibration),
+            STUDIED[cell.criterion](network, self.calibration),
             allocation=cell.allocation,
             ignored_layers=[network.output],
             **{cell.limit: cell.factor},

@@ -4,7 +4,8 @@
 """
 
 from . import model_scaling
-from .cnn import FirstConvReduction, reduce_after_first_conv, undo_first_conv_reduction
+from .by_resolution import ResolutionComparison, compare_resolutions
+from .cnn import reduce_after_first_conv, undo_first_conv_reduction
 from .compare import Comparison, compare
 from .cost import profile
 from .evaluation import search_evaluation_size
@@ -12,6 +13,7 @@ from .folding import fold_first_batch_norm
 from .model_scaling import scale_model
 from .recalibrate import recalibrate
 from .report import CostReport
+from .resized_conv import FirstConvReduction
 from .scaling import scale_resolution, undo_scaling
 from .vit import scale_vit, token_sizes, unscale_vit
 
@@ -19,7 +21,9 @@ __all__ = [
     "Comparison",
     "CostReport",
     "FirstConvReduction",
+    "ResolutionComparison",
     "compare",
+    "compare_resolutions",
     "fold_first_batch_norm",
     "model_scaling",
     "profile",

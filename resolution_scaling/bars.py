@@ -19,7 +19,7 @@ PANELS = {
 }
 
 
-def cost_bars(report: CostReport, path: str | os.PathLike | None = None, depth: int | None = None) -> Figure:
+def cost_bars(report: CostReport, path: str | os.PathLike[str] | None = None, depth: int | None = None) -> Figure:
     """Three panels of bars, one bar a module: FLOPs, weights, activations of the largest operator.
 
     Args:

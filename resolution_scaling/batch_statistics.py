@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -62,12 +63,12 @@ def measuring(
             read what they will read once the norms before them are adapted. None: the norm's own.
     """
     moments: dict[str, Moments] = {}
-    own = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}
+    own = {name: copied(statistics_of(norm)) for name, norm in norms.items()}
     handles = []
     try:
         for name, norm in norms.items():
 
-            def measure(norm, args, name=name):
+            def measure(norm: _BatchNorm, args: Any, name: str = name) -> None:
                 batch = moments_of(args[0])
                 moments[name] = together(moments[name], batch) if name in moments else batch
                 if adapted is not None:
@@ -82,8 +83,24 @@ def measuring(
             set_statistics(norm, own[name])
 
 
+def statistics_of(norm: _BatchNorm) -> Statistics:
+    """The norm's own buffers.
+
+    Raises:
+        ValueError: it keeps none.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"{norm} keeps no running statistics (track_running_stats=False): there is nothing to adapt")
+    return norm.running_mean, norm.running_var
+
+
+def copied(statistics: Statistics) -> Statistics:
+    """A copy of both."""
+    return statistics[0].clone(), statistics[1].clone()
+
+
 def set_statistics(norm: _BatchNorm, statistics: Statistics) -> None:
     """Copy mean and variance into the norm's buffers."""
     with torch.no_grad():
-        norm.running_mean.copy_(statistics[0])
-        norm.running_var.copy_(statistics[1])
+        for held, value in zip(statistics_of(norm), statistics, strict=True):
+            held.copy_(value)

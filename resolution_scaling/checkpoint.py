@@ -29,13 +29,17 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: str | os.PathLike | None, every: int, start: Mapping[str, torch.Tensor], options: dict[str, Any]
+        self,
+        path: str | os.PathLike[str] | None,
+        every: int,
+        start: Mapping[str, torch.Tensor],
+        options: dict[str, Any],
     ):
         self.path = None if path is None else Path(path)
         self.every = every
         self._belongs_to = {**options, "start": {name: fingerprint(tensor) for name, tensor in start.items()}}
         self._device = next((tensor.device for tensor in start.values()), None)
-        self.state = self._read() if self.path is not None and self.path.exists() else None
+        self.state = self._read(self.path) if self.path is not None and self.path.exists() else None
 
     def save(self, state: dict[str, Any], step: int | None = None) -> None:
         """Write the state, a structure of tensors and plain values; if ``step`` is given, only each so many steps."""
@@ -45,18 +49,18 @@ class Checkpoint:
         torch.save({"belongs_to": self._belongs_to, "state": state}, partial)
         os.replace(partial, self.path)
 
-    def _read(self) -> dict[str, Any]:
-        file = io.BytesIO(self.path.read_bytes())
+    def _read(self, path: Path) -> dict[str, Any]:
+        file = io.BytesIO(path.read_bytes())
         try:
             content = torch.load(file, map_location=self._device, weights_only=True)
             belongs_to, state = content["belongs_to"], content["state"]
         except Exception as error:  # of many kinds, by where the file is cut
-            raise ValueError(f"checkpoint {self.path} is damaged, or another kind of file: delete it") from error
+            raise ValueError(f"checkpoint {path} is damaged, or another kind of file: delete it") from error
         different = [key for key in self._belongs_to if belongs_to.get(key) != self._belongs_to[key]]
         if different:
             what = ["the network's weights" if key == "start" else key for key in different]
             raise ValueError(
-                f"checkpoint {self.path} is of a run with other {', '.join(what)}: go on with the same network, as it "
+                f"checkpoint {path} is of a run with other {', '.join(what)}: go on with the same network, as it "
                 "was before that run, and the same options, or name another file"
             )
         return state
@@ -64,4 +68,4 @@ class Checkpoint:
 
 def fingerprint(tensor: torch.Tensor) -> int:
     """A checksum of the bytes."""
-    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

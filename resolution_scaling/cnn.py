@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -81,7 +81,7 @@ def reduce_after_first_conv(
     low_maps, last_low, _ = convolution_maps(draft, low, channels)
     if full_maps.keys() != low_maps.keys():
         raise ValueError(f"{type(model).__name__} begins with {[*full_maps]} at {full} but with {[*low_maps]} at {low}")
-    changes = {}
+    changes: dict[str, tuple[Any, ...]] = {}
     if low != full:
         changes = {name: (FirstConvReduction, full_maps[name], low_maps[name], interpolation) for name in full_maps}
     _resize_outputs(draft, changes)
@@ -131,13 +131,14 @@ class RestoreOutputs:
     def __init__(self, sizes: list[Size | None], input_size: Size):
         self.sizes, self.input_size = sizes, input_size
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """As PyTorch calls hooks that are registered ``with_kwargs=True``."""
         image = next(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+        own = (image.shape[-2], image.shape[-1])
         leaves, structure = tree_flatten(output)
         for i, size in enumerate(self.sizes[: len(leaves)]):
             if size is not None:
-                leaves[i] = resize_maps(leaves[i], proportional(image.shape[-2:], self.input_size, size), "bilinear")
+                leaves[i] = resize_maps(leaves[i], proportional(own, self.input_size, size), "bilinear")
         return tree_unflatten(leaves, structure)
 
 
@@ -150,8 +151,8 @@ def image_of(
         TypeError, ValueError: the size is none, or the network has no convolution.
     """
     config = getattr(model, "pretrained_cfg", None)
-    channels, *size = (config if isinstance(config, dict) else {}).get("input_size") or (None, 224, 224)
-    size = as_size(tuple(size) if input_size is None else input_size, "input_size")
+    channels, *own = (config if isinstance(config, dict) else {}).get("input_size") or (None, 224, 224)
+    size = as_size(tuple(own) if input_size is None else input_size, "input_size")
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None:
         raise ValueError(f"{type(model).__name__} has no Conv2d, so that nothing can be reduced after it")
@@ -164,8 +165,8 @@ def convolution_maps(draft: nn.Module, size: Size, channels: int) -> tuple[dict[
     source: list[torch.Tensor] = []  # what the first convolution reads
     last: list[tuple[str, Size]] = []
 
-    def record(_, args, output, name):
-        last[:] = [(name, tuple(output.shape[-2:]))]
+    def record(_: nn.Module, args: Any, output: Any, name: str) -> None:
+        last[:] = [(name, (output.shape[-2], output.shape[-1]))]
         if not source or args[0] is source[0]:
             source[:] = args[:1]
             maps[name] = last[0][1]
@@ -182,9 +183,9 @@ def convolution_maps(draft: nn.Module, size: Size, channels: int) -> tuple[dict[
     return maps, last[0], outputs
 
 
-def _resize_outputs(model: nn.Module, changes: dict[str, tuple]) -> None:
+def _resize_outputs(model: nn.Module, changes: dict[str, tuple[Any, ...]]) -> None:
     for name, change in changes.items():
-        resize_output(model.get_submodule(name), *change)
+        resize_output(cast(nn.Conv2d, model.get_submodule(name)), *change)
 
 
 def _does_not_fit(model: nn.Module, low: Size, full: Size, error: UnfitSizeError) -> ValueError:

@@ -13,16 +13,12 @@ from tabulate import tabulate
 
 from .cnn import image_of
 from .cost import profile
-from .figures import new_figure, saved
+from .figures import COLORS, MARKERS, new_figure, saved
 from .report import CostReport
 from .vit import is_vit, token_sizes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-"""Okabe and Ito's colours, and a marker for each, so that lines are told apart also in black and white."""
 
 Name = str | tuple[str, str]
 
@@ -67,7 +63,7 @@ class Comparison:
         alignment = ("left", "left", *("right",) * (len(table[0]) - 2))
         return tabulate(table, "keys", disable_numparse=True, colalign=alignment)
 
-    def to_csv(self, path: str | os.PathLike) -> None:
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `rows`."""
         rows = self.rows()
         with open(path, "w", newline="") as file:
@@ -75,7 +71,7 @@ class Comparison:
             writer.writeheader()
             writer.writerows(rows)
 
-    def plot(self, path: str | os.PathLike | None = None, memory: str = "memory_bytes") -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None, memory: str = "memory_bytes") -> Figure:
         """FLOPs against memory, one line a method, as Figures 1 and 2 of the paper.
 
         Args:
@@ -98,8 +94,8 @@ class Comparison:
             ]
             points.sort()
             flops, megabytes, settings = zip(*points, strict=True)
-            style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
-            axes.plot(flops, megabytes, label=method, **style)
+            color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+            axes.plot(flops, megabytes, label=method, color=color, marker=marker)
             for point in zip(settings, flops, megabytes, strict=True):
                 axes.annotate(point[0], point[1:], (4, 4), textcoords="offset points", fontsize=8)
         axes.set_xlabel("GFLOPs")
@@ -132,17 +128,19 @@ def compare(
     """
     if not isinstance(models, Mapping) or not models:
         raise TypeError("models must be a dict of at least one network by its name, such as {'224 px': model}")
-    reports = {}
+    reports: dict[tuple[str, str], CostReport] = {}
     for name, model in models.items():
-        if not isinstance(model, CostReport):
+        if isinstance(model, CostReport):
+            report = model
+        else:
             network, shape = model if isinstance(model, tuple) else (model, input_shape)
             if not isinstance(network, nn.Module):
                 raise TypeError(
                     f"models[{name!r}] is a {type(network).__name__}; expected a network, (network, input shape) or a "
                     "report of profile"
                 )
-            model = profile(network, _one_image(network) if shape is None else shape, dtype)
-        reports[name if isinstance(name, tuple) else (str(name), "")] = model
+            report = profile(network, _one_image(network) if shape is None else shape, dtype)
+        reports[name if isinstance(name, tuple) else (str(name), "")] = report
     return Comparison(reports)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn as nn
@@ -11,6 +11,30 @@ from .gretsi2025 import Gretsi2025Report, vit_cost
 from .meta import Forward, call_model, tensors_in
 from .report import CostReport
 from .trace import trace
+
+
+@overload
+def profile(
+    model: nn.Module,
+    input_shape: Any,
+    dtype: torch.dtype | None = ...,
+    definition: Literal["standard"] = ...,
+    *,
+    view: Literal["eager", "fused"] = ...,
+    forward: Forward = ...,
+) -> CostReport: ...
+
+
+@overload
+def profile(
+    model: nn.Module,
+    input_shape: Any,
+    dtype: torch.dtype | None = ...,
+    *,
+    definition: Literal["gretsi2025"],
+    view: Literal["eager", "fused"] = ...,
+    forward: Forward = ...,
+) -> Gretsi2025Report: ...
 
 
 def profile(
@@ -107,8 +131,8 @@ def _weights(model: nn.Module, dtype: torch.dtype | None) -> dict[str, int]:
     """Bytes of the parameters and buffers in each module, those that are one and the same once."""
 
     def size(tensor: torch.Tensor) -> int:
-        cast = dtype is not None and tensor.is_floating_point()
-        return tensor.numel() * (dtype.itemsize if cast else tensor.element_size())
+        kept = tensor.dtype if dtype is None or not tensor.is_floating_point() else dtype
+        return tensor.numel() * kept.itemsize
 
     return {
         name: sum(size(t) for t in {id(t): t for t in (*module.parameters(), *module.buffers())}.values())

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -15,7 +15,7 @@ import torch.nn as nn
 from .cnn import image_of
 from .shapes import UnfitSizeError, as_size, run_shapes, shape_copy
 
-Measure = Callable[[nn.Module, Iterable], float]
+Measure = Callable[[nn.Module, Iterable[Any]], float]
 
 
 class SizeScore(NamedTuple):
@@ -44,12 +44,12 @@ class SizeSearch:
         """The smallest size whose score is at most ``loss`` below the best one."""
         return next(entry for entry in self.scores if entry.score >= self.best.score - loss)
 
-    def to_csv(self, path: str | os.PathLike) -> None:
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
         """One line a size."""
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([SizeScore._fields, *self.scores])
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(
             f"{entry.K_eval:5d} px  {entry.score:.4f}{'  best' if entry == self.best else ''}" for entry in self.scores
         )
@@ -57,7 +57,7 @@ class SizeSearch:
 
 def search_evaluation_size(
     model: nn.Module,
-    make_loader: Callable[[int], Iterable],
+    make_loader: Callable[[int], Iterable[Any]],
     sizes: Iterable[int] = range(112, 353, 16),
     measure: Measure | None = None,
 ) -> SizeSearch:
@@ -110,7 +110,7 @@ def _why_unfit(model: nn.Module, size: int) -> UnfitSizeError | None:
     return None
 
 
-def top1_accuracy(model: nn.Module, loader: Iterable) -> float:
+def top1_accuracy(model: nn.Module, loader: Iterable[Any]) -> float:
     """Share of images whose highest logit ``[batch, classes]`` is that of their label ``[batch]``.
 
     Raises:

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+"""Okabe and Ito's colours, and a marker for each, so that lines are told apart also in black and white."""
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches.
@@ -22,7 +26,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def saved(figure: Figure, path: str | os.PathLike | None) -> Figure:
+def saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     """The figure, also written to ``path`` if given; the ending tells the format."""
     if path is not None:
         figure.savefig(path, dpi=150)

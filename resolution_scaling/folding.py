@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -59,7 +61,7 @@ def _convolutions_and_norms(draft: nn.Module, size: Size, channels: int) -> list
     for name, module in draft.named_modules():
         if getattr(module, "running_mean", None) is not None and hasattr(module, "eps"):
 
-            def look(_, args, name=name):
+            def look(_: nn.Module, args: Any, name: str = name) -> None:
                 pairs.extend((conv, name) for conv, output in outputs.items() if args[0] is output)
 
             module.register_forward_pre_hook(look)
@@ -67,9 +69,10 @@ def _convolutions_and_norms(draft: nn.Module, size: Size, channels: int) -> list
     return pairs
 
 
-def _fold(model: nn.Module, conv_name: str, norm_name: str) -> tuple:
+def _fold(model: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, ...]:
     """Fold, and give what stood there before."""
-    convolution, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+    convolution: Any = model.get_submodule(conv_name)
+    norm: Any = model.get_submodule(norm_name)  # of PyTorch or timm
     weight, bias = convolution.weight, convolution.bias
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         *(weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
@@ -84,7 +87,7 @@ def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _same(a: object, b: object) -> bool:
+def _same(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor) or not a.is_floating_point():
         return True
     return bool((a - b).abs().max() <= 1e-2 * a.abs().max())

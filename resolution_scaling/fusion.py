@@ -22,10 +22,11 @@ def fused(trace: Trace) -> Trace:
     operators: list[Operator] = []
     for index, operator in enumerate(trace.operators):
         source = _folded_source(operator, trace.sizes)
-        dies = source in operator.outputs or (last_read.get(source) == index and source not in held)
+        if source is not None and source not in operator.outputs and (last_read[source] != index or source in held):
+            source = None  # it is needed afterwards
         operator = _moved(operator, place)
-        source = place.get(source, source)
-        if dies and source in maker:
+        source = None if source is None else place.get(source, source)
+        if source in maker:
             before = operators[maker[source]]
             operators[maker[source]] = replace(
                 before, elementwise_flops=_sum(before.elementwise_flops, operator.elementwise_flops)

@@ -66,7 +66,7 @@ class Gretsi2025Report:
         totals = {name: getattr(self, name) for name in ("flops", "memory_bytes")}
         return asdict(self) | {"definition": "gretsi2025"} | totals
 
-    def to_json(self, path: str | os.PathLike | None = None) -> str:
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """`to_dict` as JSON text, also written to ``path`` if given."""
         return json_text(self.to_dict(), path)
 
@@ -118,7 +118,7 @@ def vit_cost(model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Gretsi202
     return Gretsi2025Report(type(model).__name__, sizes, flops, weights, max(operators))
 
 
-def _sizes(model: nn.Module, image_px: int) -> ViTSizes:
+def _sizes(model: Any, image_px: int) -> ViTSizes:
     try:
         if hasattr(model, "conv_proj"):  # torchvision
             patches, head = model.conv_proj, model.heads.head

@@ -24,7 +24,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
-def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) -> tuple:
+def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) -> tuple[Any, ...]:
     """Copy a network, and what refers to it, with tensors that have shapes but no data.
 
     Args:
@@ -49,7 +49,9 @@ def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) 
     return _copy(without_data, dtype, model, *others)
 
 
-def fake_copy(mode: FakeTensorMode, model: nn.Module, *others: Any, dtype: torch.dtype | None = None) -> tuple:
+def fake_copy(
+    mode: FakeTensorMode, model: nn.Module, *others: Any, dtype: torch.dtype | None = None
+) -> tuple[Any, ...]:
     """As `meta_copy`, with fake tensors: those have no data either, but say that they are on the model's device."""
     devices = [tensor.device for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
     home = devices[0] if devices else torch.device("cpu")
@@ -62,7 +64,7 @@ def fake_copy(mode: FakeTensorMode, model: nn.Module, *others: Any, dtype: torch
     return _copy(without_data, dtype, model, *others)
 
 
-def _copy(without_data: Callable, dtype: torch.dtype | None, *originals: Any) -> tuple:
+def _copy(without_data: Callable[..., Any], dtype: torch.dtype | None, *originals: Any) -> tuple[Any, ...]:
     def replacement(tensor: torch.Tensor) -> torch.Tensor:
         empty = without_data(tensor, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
         if isinstance(tensor, nn.Parameter):
@@ -117,18 +119,19 @@ class on_meta(TorchFunctionMode):
     Such are indices, and constants that no module holds.
     """
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         devices = {tensor.is_meta for tensor in tensors_in((args, kwargs))}
         if len(devices) > 1:
             args, kwargs = tree_map_only(torch.Tensor, lambda t: t if t.is_meta else t.to("meta"), (args, kwargs))
         return func(*args, **kwargs)
 
-    def __enter__(self):
+    def __enter__(self) -> on_meta:
         self._device = torch.device("meta")
         self._device.__enter__()
-        return super().__enter__()
+        super().__enter__()
+        return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._device.__exit__(*error)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn as nn
@@ -139,7 +139,7 @@ def scale_model(
                 f"{error}"
             ) from error
 
-    def scaled(step: int, **target) -> ScaledModel:
+    def scaled(step: int, **target: Any) -> ScaledModel:
         weight = next(base.parameters())
         model = axis.build(step, weight.device).to(weight.device, weight.dtype).train(base.training)
         return ScaledModel(model, method, axis.configuration(step), cost(step), **target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -98,7 +99,8 @@ def _is_depthwise(layer: nn.Conv2d) -> bool:
 
 def _remake(module: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
     """New tensors: the weight in this shape, all others with one number for each of its first dimension."""
-    for held in (module._parameters, module._buffers):
+    tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+    for held in tables:
         for name, tensor in held.items():
             if tensor is not None and tensor.is_floating_point():
                 empty = tensor.new_empty(shape if name == "weight" else shape[:1], device=device)
@@ -120,5 +122,6 @@ def _initialise(model: nn.Module) -> None:
             module.reset_parameters()
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    if hasattr(model, "init_weights"):
-        model.init_weights()  # of timm, which also starts each block as an identity
+    start = getattr(model, "init_weights", None)
+    if start is not None:
+        start()  # of timm, which also starts each block as an identity

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry
 
 ATTENTION = "aten::scaled_dot_product_attention"
 """Counted as one operator, whatever a device makes of it."""
@@ -185,8 +184,9 @@ def cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tens
     if name in MACS:
         softmax = 3 * _attention_scores(args) if name == ATTENTION else 0
         return MACS[name](args, out), softmax
-    if func._overloadpacket in flop_registry:
-        return flop_registry[func._overloadpacket](*args, **kwargs, out_val=out) // 2, 0
+    registered = _registered_formulas().get(func._overloadpacket)
+    if registered is not None:
+        return registered(*args, **kwargs, out_val=out) // 2, 0
     kind = _kind(func)
     if kind in MOVES or not (out.is_floating_point() or out.is_complex()):
         return 0, 0
@@ -210,6 +210,13 @@ def _kind(func: Any) -> str:
     return func._schema.name.removeprefix("aten::").removesuffix("_")
 
 
+def _registered_formulas() -> dict[Any, Any]:
+    """PyTorch's own, and those of others; imported late, because PyTorch then imports Triton."""
+    from torch.utils.flop_counter import flop_registry
+
+    return flop_registry
+
+
 def is_counted_whole(func: Any) -> bool:
     """It is not to be taken apart into what it is made of: that would hide what it is, or is not what devices do."""
     name = func._schema.name
@@ -217,7 +224,7 @@ def is_counted_whole(func: Any) -> bool:
         name in MACS
         or name in STAND_INS
         or name.startswith(("aten::upsample", "aten::_upsample", "prim::"))
-        or func._overloadpacket in flop_registry
+        or func._overloadpacket in _registered_formulas()
     )
 
 

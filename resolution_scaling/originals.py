@@ -55,7 +55,7 @@ def recording(model: nn.Module) -> Iterator[Callable[[], Originals]]:
         found = Originals()
         now = dict(model.named_modules())
         for path, (module, contents) in before.items():
-            if now.get(path) is not module:
+            if path not in now or now[path] is not module:
                 continue  # it went, or came, as a whole: its parent says so
             after = _contents(module)
             for slot, name in contents | after:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -105,17 +105,17 @@ def _is_torchvision(vit: nn.Module) -> bool:
     return any(kind.__module__ == "torchvision.models.vision_transformer" for kind in type(vit).__mro__)
 
 
-def _torchvision_dimensions(vit: nn.Module) -> Dimensions:
+def _torchvision_dimensions(vit: Any) -> Dimensions:
     blocks = vit.encoder.layers
     return Dimensions(vit.hidden_dim, vit.mlp_dim, len(blocks), blocks[0].num_heads)
 
 
-def _timm_dimensions(vit: nn.Module) -> Dimensions:
+def _timm_dimensions(vit: Any) -> Dimensions:
     block = vit.blocks[0]
     return Dimensions(vit.embed_dim, block.mlp.fc1.out_features, len(vit.blocks), block.attn.num_heads)
 
 
-def _rebuild_torchvision(vit: nn.Module, dimensions: Dimensions) -> nn.Module:
+def _rebuild_torchvision(vit: Any, dimensions: Dimensions) -> nn.Module:
     return type(vit)(
         image_size=vit.image_size,
         patch_size=vit.patch_size,
@@ -131,7 +131,7 @@ def _rebuild_torchvision(vit: nn.Module, dimensions: Dimensions) -> nn.Module:
     )
 
 
-def _rebuild_timm(vit: nn.Module, dimensions: Dimensions) -> nn.Module:
+def _rebuild_timm(vit: Any, dimensions: Dimensions) -> nn.Module:
     import timm
 
     sizes = token_sizes(vit)

@@ -6,14 +6,24 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batch_statistics import Moments, Statistics, measuring, replaced, set_statistics, shifted, together
+from .batch_statistics import (
+    Moments,
+    Statistics,
+    copied,
+    measuring,
+    replaced,
+    set_statistics,
+    shifted,
+    statistics_of,
+    together,
+)
 from .checkpoint import Checkpoint
 from .evaluation import device_of, evaluating
 from .resized_conv import resize_maps
@@ -24,7 +34,7 @@ Loss = Callable[[Any, Any], torch.Tensor]
 
 def recalibrate(
     model: nn.Module,
-    loader: Iterable,
+    loader: Iterable[Any],
     reference: nn.Module | None = None,
     *,
     size: int | Size | None = None,
@@ -33,7 +43,7 @@ def recalibrate(
     epochs: int = 5,
     lr: float = 3e-3,
     loss: Loss | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     save_every: int = 20,
 ) -> nn.Module:
     """Adapt batch norms, and on request other parameters, to the resolution at which a network now works.
@@ -131,7 +141,7 @@ def recalibrate(
 class _Data:
     """The loader's batches on the device: labels, what the reference reads, what the model reads."""
 
-    def __init__(self, loader: Iterable, device: torch.device, size: Size | None):
+    def __init__(self, loader: Iterable[Any], device: torch.device, size: Size | None):
         self.loader, self.device, self.size = loader, device, size
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]]:
@@ -151,7 +161,7 @@ def _adapt_statistics(
 ) -> None:
     state = saved.state or {"batches": 0, "measured": False, "now": {}, "before": {}}
     if not state["measured"]:
-        old = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}
+        old = {name: copied(statistics_of(norm)) for name, norm in norms.items()}
         for step, (_, images, small) in enumerate(data, start=1):
             if step > state["batches"]:
                 now, before = _measure(norms, old, model, reference, images, small)
@@ -162,8 +172,10 @@ def _adapt_statistics(
         saved.save(state)
     for name, now in state["now"].items():
         norm = norms[name]
-        old = norm.running_mean, norm.running_var
-        set_statistics(norm, replaced(now) if reference is None else shifted(old, now, state["before"][name], norm.eps))
+        if reference is None:
+            set_statistics(norm, replaced(now))
+        else:
+            set_statistics(norm, shifted(statistics_of(norm), now, state["before"][name], norm.eps))
     saved.state = state
 
 
@@ -178,7 +190,8 @@ def _measure(
     """Moments of what the norms read of one batch: those of the model, normalizing as it will, and the reference's."""
     before: dict[str, Moments] = {}
     if reference is not None:
-        with measuring({name: reference.get_submodule(name) for name in norms}) as before:
+        originals = dict(reference.named_modules())
+        with measuring({name: cast(_BatchNorm, originals[name]) for name in norms}) as before:
             reference(images)
 
     def adapted(name: str, batch: Moments) -> Statistics:
@@ -241,12 +254,12 @@ def _gradients(
                 raise ValueError(f"the loss became {value.item()}: lower lr, or check the images and targets")
             return torch.autograd.grad(value, list(trained.values()))
     finally:
-        for parameter, value in zip(trained.values(), required, strict=True):
-            parameter.requires_grad_(value)
+        for parameter, needed in zip(trained.values(), required, strict=True):
+            parameter.requires_grad_(needed)
 
 
 def _default_loss(reference: nn.Module | None) -> Loss:
-    def divergence(logits, target):
+    def divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         both = logits.log_softmax(1), target.log_softmax(1)
         return F.kl_div(*both, log_target=True, reduction="none").sum(1).mean()
 
@@ -258,10 +271,11 @@ def _chosen_parameters(model: nn.Module, names: Sequence[str]) -> dict[str, nn.P
         names = [names]
     chosen: list[nn.Module] = []
     for name in names:
+        found: list[nn.Module]
         if name == "norm":
             found = [m for m in model.modules() if isinstance(m, (_BatchNorm, nn.GroupNorm, nn.LayerNorm))]
         elif name == "classifier":
-            found = [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+            found = [*[m for m in model.modules() if isinstance(m, nn.Linear)][-1:]]
         else:
             found = [m for n, m in model.named_modules() if n == name]
         if not any(True for module in found for _ in module.parameters()):

@@ -254,18 +254,18 @@ class CostReport:
     def _totals(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in TOTALS}
 
-    def to_json(self, path: str | os.PathLike | None = None) -> str:
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """`to_dict` as JSON text, also written to ``path`` if given."""
         return json_text(self.to_dict(), path)
 
-    def plot(self, path: str | os.PathLike | None = None, depth: int | None = None) -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None, depth: int | None = None) -> Figure:
         """Bars of FLOPs, weights and largest operators by module, see `cost_bars`."""
         from .bars import cost_bars
 
         return cost_bars(self, path, depth)
 
 
-def json_text(content: dict[str, Any], path: str | os.PathLike | None = None) -> str:
+def json_text(content: dict[str, Any], path: str | os.PathLike[str] | None = None) -> str:
     """JSON text, also written to ``path`` if given."""
     text = json.dumps(content, indent=1)
     if path is not None:

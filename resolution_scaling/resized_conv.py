@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any, SupportsIndex
 
 import torch
 import torch.nn as nn
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 
 from .shapes import Size
 
-INTERPOLATIONS = {
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "bilinear", "antialias": True},
     "bicubic": {"mode": "bicubic", "antialias": True},
     "area": {"mode": "area"},
@@ -32,12 +33,13 @@ def resize_maps(maps: torch.Tensor, size: Size, interpolation: str) -> torch.Ten
 
 def proportional(size: Size, old: Size, new: Size) -> Size:
     """``size * new / old``, rounded to whole numbers, exactly."""
-    return tuple((2 * n * b + a) // (2 * a) for n, a, b in zip(size, old, new, strict=True))
+    height, width = ((2 * n * b + a) // (2 * a) for n, a, b in zip(size, old, new, strict=True))
+    return height, width
 
 
 def scale_maps(maps: torch.Tensor, own_size: Size, resized: Size, interpolation: str) -> torch.Tensor:
     """Resize ``[batch, channels, height, width]`` by ``resized / own_size``."""
-    return resize_maps(maps, proportional(maps.shape[-2:], own_size, resized), interpolation)
+    return resize_maps(maps, proportional((maps.shape[-2], maps.shape[-1]), own_size, resized), interpolation)
 
 
 torch.fx.wrap("scale_maps")  # torch.fx sees one operation, and not the arithmetic on sizes
@@ -68,7 +70,7 @@ class ResizedConv2d(nn.Conv2d):
         sizes = " -> ".join("x".join(map(str, size)) for size in (self.own_size, self.resized))
         return f"{super().extra_repr()}, {sizes} {self.interpolation}"
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return _blank, _role_and_plain(type(self)), self.__dict__.copy()
 
 
@@ -86,13 +88,15 @@ def resize_output(
     """Make a convolution, in place, one that resizes its output. Nothing is copied, and nothing can fail."""
     if getattr(vars(convolution).get("forward"), "__func__", None) is type(convolution).forward:
         del convolution.forward  # NNI leaves a bound method when it unwraps a layer, which would hide the class's
-    convolution.own_size, convolution.resized, convolution.interpolation = own_size, resized, interpolation
-    convolution.__class__ = _resized_class(role, type(convolution))
+    resized_one: Any = convolution  # which it becomes
+    resized_one.own_size, resized_one.resized, resized_one.interpolation = own_size, resized, interpolation
+    resized_one.__class__ = _resized_class(role, type(convolution))  # type: ignore[arg-type]  # classes are hashable
 
 
 def undo_resize_output(convolution: ResizedConv2d) -> None:
     """Make it, in place, the convolution that it was."""
-    convolution.__class__ = _role_and_plain(type(convolution))[1]
+    plain_one: Any = convolution  # which it becomes
+    plain_one.__class__ = _role_and_plain(type(convolution))[1]
     del convolution.own_size, convolution.resized, convolution.interpolation
 
 
@@ -104,10 +108,12 @@ def _resized_class(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> type[Re
 
 
 def _role_and_plain(resized: type[ResizedConv2d]) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
-    roles = (FirstConvReduction, LastConvRestoration)
-    return (resized, nn.Conv2d) if resized in roles else resized.__bases__
+    if resized in (FirstConvReduction, LastConvRestoration):
+        return resized, nn.Conv2d
+    role, plain = resized.__bases__
+    return role, plain
 
 
 def _blank(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> ResizedConv2d:
-    resized = _resized_class(role, plain)
+    resized = _resized_class(role, plain)  # type: ignore[arg-type]  # classes are hashable
     return resized.__new__(resized)

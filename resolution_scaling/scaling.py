@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch.nn as nn
 
 from .cnn import reduce_after_first_conv, undo_first_conv_reduction
+from .shapes import Size
 from .vit import is_vit, scale_vit, unscale_vit
 
 METHODS = ("auto", "fcr", "tokens")
@@ -60,8 +61,8 @@ def scale_resolution(
         raise TypeError(f"{type(model).__name__} is reduced by FCR, which takes size, and neither grid nor patch_size")
     network = model if inplace else copy.deepcopy(model)
     if tokens:
-        return scale_vit(network, image_size=size, grid=grid, patch_size=patch_size)
-    return reduce_after_first_conv(network, size, **options)
+        return scale_vit(network, image_size=cast(int | None, size), grid=grid, patch_size=patch_size)
+    return reduce_after_first_conv(network, cast(int | Size, size), **options)
 
 
 def undo_scaling(model: nn.Module) -> nn.Module:

@@ -79,10 +79,10 @@ def _running(model: nn.Module) -> Iterator[list[tuple[str, list[torch.Size]]]]:
     handles = []
     for name, module in model.named_modules():
 
-        def begin(_, args, kwargs, name=name):
+        def begin(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
             stack.append((name, [leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]))
 
-        def end(*_):
+        def end(*_: Any) -> None:
             stack.pop()
 
         handles.append(module.register_forward_pre_hook(begin, with_kwargs=True, prepend=True))

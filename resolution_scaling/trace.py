@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,13 +175,13 @@ class _Recorder(TorchDispatchMode):
 
     def hold(self, inputs: Any) -> frozenset[int]:
         """Activations that exist from the start on."""
-        return frozenset(self._made(tensor) for tensor in tensors_in(inputs))
+        return _activations(self._made(tensor) for tensor in tensors_in(inputs))
 
     def numbers(self, tensors: Any) -> frozenset[int]:
         """The activations among these tensors."""
-        return frozenset({self._met(tensor) for tensor in tensors_in(tensors)} - {None})
+        return _activations(self._met(tensor) for tensor in tensors_in(tensors))
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not is_counted_whole(func):
             with self:
@@ -194,7 +194,7 @@ class _Recorder(TorchDispatchMode):
             self._write_down(func, args, kwargs, made)
         return result
 
-    def _write_down(self, func: Any, args: tuple, kwargs: dict, made: list[torch.Tensor]) -> None:
+    def _write_down(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> None:
         read = tensors_in((args, kwargs))
         if all(tensor.device != made[0].device for tensor in read) and read:
             self._follow(made[0], None)  # a constant, brought to where the others are
@@ -212,8 +212,8 @@ class _Recorder(TorchDispatchMode):
             modules=tuple(self._modules),
             macs=macs,
             elementwise_flops=elementwise_flops,
-            inputs=frozenset(inputs.values()) - {None},
-            outputs=frozenset(outputs.values()) - {None},
+            inputs=_activations(inputs.values()),
+            outputs=_activations(outputs.values()),
             touched=_touched(inputs | outputs),
             folds=folds(func),
         )
@@ -248,7 +248,13 @@ class _Recorder(TorchDispatchMode):
 
     def _freed(self, address: int, number: int | None) -> None:
         self._numbers.pop(address, None)
-        self.live_bytes -= self.sizes.get(number, 0)
+        if number is not None:
+            self.live_bytes -= self.sizes[number]
+
+
+def _activations(numbers: Iterable[int | None]) -> frozenset[int]:
+    """Without the constants."""
+    return frozenset(number for number in numbers if number is not None)
 
 
 def _has_data(tensor: torch.Tensor) -> bool:
@@ -257,7 +263,8 @@ def _has_data(tensor: torch.Tensor) -> bool:
 
 def _touched(numbers: dict[torch.Tensor, int | None]) -> dict[int, int]:
     """Bytes of each activation that these tensors show: of equal tensors one, and no more than there are."""
-    views, capacity = {}, {}
+    views: dict[int, dict[Any, int]] = {}
+    capacity: dict[int, int] = {}
     for tensor, number in numbers.items():
         if number is not None:
             key = (tensor.storage_offset(), tensor.shape, tensor.stride())

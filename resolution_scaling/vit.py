@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch.nn as nn
 
@@ -122,7 +122,7 @@ def is_vit(model: nn.Module) -> bool:
 def _keep_frozen(model: nn.Module, originals: Originals) -> None:
     """What was frozen stays frozen: older timm forgets it."""
     for path, _, name, original in originals.replaced:
-        replacement = getattr(model.get_submodule(path), name, None)
+        replacement: Any = getattr(model.get_submodule(path), name, None)
         if isinstance(original, nn.Parameter):
             replacement.requires_grad_(original.requires_grad)
         elif isinstance(original, nn.Module):
@@ -136,7 +136,7 @@ def _keep_frozen(model: nn.Module, originals: Originals) -> None:
 class _Family(Protocol):
     """How the models of a library tell and change their sizes."""
 
-    model: nn.Module
+    model: Any  # its library has no types for what is read here
     patch_can_change: bool
 
     def sizes(self) -> TokenSizes: ...
@@ -145,7 +145,7 @@ class _Family(Protocol):
 
 
 class _TorchvisionViT:
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         self.model = model
         self.patch_can_change = isinstance(model.conv_proj, nn.Conv2d)  # not with a stem of convolutions
 
@@ -155,23 +155,25 @@ class _TorchvisionViT:
 
     def resize(self, sizes: TokenSizes) -> None:
         model, old = self.model, self.sizes()
-        embedding = resample_position_embedding(model.encoder.pos_embedding.detach(), old.grid, sizes.grid)
+        image, old_grid, grid = cast(tuple[Grid, Grid, Grid], (sizes.image_size, old.grid, sizes.grid))  # it has them
+        embedding = resample_position_embedding(model.encoder.pos_embedding.detach(), old_grid, grid)
         model.encoder.pos_embedding = nn.Parameter(embedding)
         if sizes.patch_size != old.patch_size:
             _resize_patches(model.conv_proj, sizes.patch_size)
-        model.image_size, model.patch_size = sizes.image_size[0], sizes.patch_size[0]
+        model.image_size, model.patch_size = image[0], sizes.patch_size[0]
         model.seq_length = embedding.shape[1]
 
 
 class _TorchvisionSwin:
     patch_can_change = True
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         self.model = model
         self.patches: nn.Conv2d = model.features[0][0]
 
     def sizes(self) -> TokenSizes:
-        return TokenSizes(None, None, self.patches.kernel_size)
+        height, width = self.patches.kernel_size
+        return TokenSizes(None, None, (height, width))
 
     def resize(self, sizes: TokenSizes) -> None:
         if sizes.patch_size != self.patches.kernel_size:
@@ -179,7 +181,7 @@ class _TorchvisionSwin:
 
 
 class _Timm:
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         self.model = model
         self.embed = model.patch_embed
         self.patch_can_change = (

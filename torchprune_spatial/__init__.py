@@ -2,6 +2,7 @@
 
 import torch_pruning as _tp
 
+from . import report
 from .attention import attention_heads, update_attention
 from .budget import prune_to
 from .channel_scatter import CUSTOMIZED_PRUNERS, remove_dead_channels
@@ -28,6 +29,7 @@ __all__ = [
     "load_pruned",
     "prune_to",
     "remove_dead_channels",
+    "report",
     "save_pruned",
     "update_attention",
 ]

@@ -68,7 +68,7 @@ class _Step(NamedTuple):
 
 
 def _steps(group: ScoredGroup, round_to: int | None, max_pruning_ratio: float) -> deque[_Step]:
-    scores, removed, steps = group.block_scores.double().sort().values, 0, deque()
+    scores, removed, steps = group.block_scores.double().sort().values, 0, deque[_Step]()
     finite = scores[scores.isfinite()]
     top = max(finite.max().item(), 0.0) if len(finite) else 1.0
     scores = scores.nan_to_num(posinf=top) - scores[0].clamp(max=0)  # from 0 up
@@ -85,8 +85,9 @@ class _Network:
     """What the layers still cost, and how many channels they still have."""
 
     def __init__(self, groups: Mapping[str, ScoredGroup], costs: Mapping[str, float]):
-        self.costs = {member.layer: costs.get(member.layer, 0.0) for g in groups.values() for member in g.members}
-        self.channels = {(m.layer, m.is_output): m.channels for group in groups.values() for m in group.members}
+        members = [member for group in groups.values() for member in group.members]
+        self.channels: dict[tuple[str, bool], float] = {(m.layer, m.is_output): m.channels for m in members}
+        self.costs = {member.layer: costs.get(member.layer, 0.0) for member in members}
         self.groups = groups
 
     def price(self, root: str, step: _Step) -> float:

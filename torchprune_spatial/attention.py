@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -40,8 +41,8 @@ def attention_heads(model: nn.Module) -> dict[nn.Module, int]:
         if isinstance(module, nn.MultiheadAttention):
             heads[module] = module.num_heads
         for layer, makes in _projections(module).items():
-            queries = "q" in makes or getattr(module, "num_kv_heads", None) is None
-            heads[layer] = getattr(module, _heads_name(module)) if queries else module.num_kv_heads
+            keys_only = None if "q" in makes else getattr(module, "num_kv_heads", None)
+            heads[layer] = getattr(module, _heads_name(module) or "") if keys_only is None else int(keys_only)
     return heads
 
 
@@ -61,19 +62,20 @@ def update_attention(model: nn.Module, num_heads: Mapping[nn.Module, int]) -> No
         model: the pruned network. Without attention, nothing happens.
         num_heads: ``pruner.num_heads`` after the step, which counts fewer heads where whole heads were removed.
     """
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         if isinstance(module, nn.MultiheadAttention):
             module.num_heads = num_heads.get(module, module.num_heads)
             module.head_dim = module.embed_dim // module.num_heads
         if projections := _projections(module):
             _update(module, projections, num_heads)
-        if isinstance(getattr(module, "conv_proj", None), nn.Conv2d) and hasattr(module, "hidden_dim"):
-            module.hidden_dim = module.conv_proj.out_channels  # torchvision's VisionTransformer reshapes to it
+        if isinstance(patches := getattr(module, "conv_proj", None), nn.Conv2d) and hasattr(module, "hidden_dim"):
+            module.hidden_dim = patches.out_channels  # torchvision's VisionTransformer reshapes to it
 
 
-def _update(module: nn.Module, projections: dict[nn.Module, str], num_heads: Mapping[nn.Module, int]) -> None:
-    name = _heads_name(module)
-    query = next(layer for layer, makes in projections.items() if "q" in makes)
+def _update(module: Any, projections: dict[nn.Module, str], num_heads: Mapping[nn.Module, int]) -> None:
+    name = _heads_name(module) or ""
+    query: Any = next(layer for layer, makes in projections.items() if "q" in makes)
     key = next(layer for layer, makes in projections.items() if "k" in makes)
     heads = num_heads.get(query, getattr(module, name))
     query_width, key_width = (_out_channels(layer) // len(projections[layer]) for layer in (query, key))
@@ -113,7 +115,7 @@ def _projections(module: nn.Module) -> dict[nn.Module, str]:
     """The layers of an attention module that make queries, keys and values; empty for other modules."""
     if _heads_name(module) is None:
         return {}
-    layers = {
+    layers: dict[nn.Module, str] = {
         layer: PROJECTIONS[name]
         for name, layer in module.named_children()
         if name in PROJECTIONS and isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d))
@@ -121,5 +123,5 @@ def _projections(module: nn.Module) -> dict[nn.Module, str]:
     return layers if sorted("".join(layers.values())) == ["k", "q", "v"] else {}
 
 
-def _out_channels(layer: nn.Module) -> int:
+def _out_channels(layer: Any) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels

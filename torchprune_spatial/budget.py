@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -198,7 +198,7 @@ class _Search:
             if not refused:
                 return
             allowed = {root: sum(group == root for group, _ in self.order) // 2 for root in refused}
-            done, order, self.order = Counter(), self.order, []
+            done, order, self.order = Counter[str](), self.order, []
             for root, kept in order:
                 done[root] += 1
                 if done[root] <= allowed.get(root, steps):
@@ -241,14 +241,14 @@ class _Search:
         reached = {"compression": record.compression}
         if "speedup" in self.limits:
             reached["speedup"] = self.flops[""] / max(1, count_flops(model, example_inputs, forward)[""])
-        layers = zip(dict(self.order[:steps]), map(names.get, plan["pruning_ratio_dict"]), strict=False)
+        layers = zip(dict(self.order[:steps]), (names[layer] for layer in plan["pruning_ratio_dict"]), strict=False)
         return reached, {root for root, layer in layers if len(record.kept_out[layer]) == before.get(layer)}
 
     def plan(self, steps: int) -> dict[str, Any]:
         """Options for the host that do so many steps."""
         ratios = {}
         for root, kept in dict(self.order[:steps]).items():  # the last step of each group
-            group = self.groups[root]
+            group = cast(ScoredGroup, self.groups[root])  # those that stay whole are in no step
             ratios[group.layers[0]] = 1 - (kept + 0.5) / len(group.block_scores)  # the host rounds down what it keeps
         return self.options | {"pruning_ratio_dict": ratios | (self.options.get("pruning_ratio_dict") or {})}
 
@@ -284,8 +284,10 @@ class _Pruner(tp.pruner.BasePruner):
     Its default arguments too, which all pruners share.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Any, options: dict[str, Any], scoring: Callable):
-        own = {name: dict(options.get(name) or {}) for name in ("num_heads", "in_channel_groups", "out_channel_groups")}
+    def __init__(self, model: nn.Module, example_inputs: Any, options: dict[str, Any], scoring: Callable[..., Any]):
+        own: dict[str, Any] = {
+            name: dict(options.get(name) or {}) for name in ("num_heads", "in_channel_groups", "out_channel_groups")
+        }
         if options.get("unwrapped_parameters") is not None:
             own["unwrapped_parameters"] = list(options["unwrapped_parameters"])
         super().__init__(model, example_inputs, importance=None, pruning_ratio=0.0, **options | own)

@@ -32,7 +32,7 @@ class CalibrationData:
         TypeError, ValueError: an argument is not usable; the text says which and what to do.
     """
 
-    def __init__(self, loader: Iterable, threshold: float | str, masks: Masks | None = None):
+    def __init__(self, loader: Iterable[Any], threshold: float | str, masks: Masks | None = None):
         if isinstance(loader, Iterator):
             raise TypeError(
                 f"loader is a {type(loader).__name__}, which can be read only once, but statistics are taken again "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -43,8 +44,9 @@ class ChannelScatter(nn.Module):
         """As the layers of PyTorch."""
         return f"{self.in_channels}, {self.out_channels}"
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        errors: list[str] = rest[-1]
         if not self.index.is_meta and not _ascends(self.index, self.out_channels):
             errors.append(
                 f"{prefix}index is {self.index.tolist()}; expected ascending numbers below out_channels="

@@ -29,7 +29,7 @@ def count_flops(model: nn.Module, example_inputs: Any, forward: Forward = call_m
     Raises:
         ValueError: the network looks at the values of tensors.
     """
-    flops = Counter()
+    flops: Counter[str] = Counter()
     for operator in trace(model, example_inputs, forward).operators:
         flops.update(dict.fromkeys({"", *operator.modules}, operator.flops))
     return flops

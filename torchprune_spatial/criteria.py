@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -80,7 +80,7 @@ class SpatialMaskImportance(CalibratedImportance):
 
     def __init__(
         self,
-        loader: Iterable | Calibration,
+        loader: Iterable[Any] | Calibration,
         threshold: float | str = 0.5,
         *,
         masks: Masks | None = None,
@@ -139,17 +139,17 @@ class SpatialMaskImportance(CalibratedImportance):
             pruner = tp.pruner.BasePruner(
                 model, example_inputs, importance=self, ignored_layers=ignored_layers, **options
             )
-        ratios = {}
+        ratios: dict[nn.Module, float] = {}
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
             scores = self(group)
             if scores is None:
                 continue
             channels = len(scores)
-            means = self._values(group, self.measurement)
+            means = cast(torch.Tensor, self._values(group, self.measurement))  # which made the scores
             union = union_of_tops(means[:-1], means[-1], top_count(keep_fraction, channels))
             union[best_of_parts(group, scores)] = True
             sets = pruner._get_channel_groups(group)
-            writer = next(
+            writer: Any = next(
                 dep.target.module
                 for dep, _ in group
                 if pruner.DG.is_out_channel_pruning_fn(dep.handler)
@@ -188,7 +188,7 @@ class MeanActivationImportance(CalibratedImportance):
 
     def __init__(
         self,
-        loader: Iterable | Calibration,
+        loader: Iterable[Any] | Calibration,
         *,
         group_reduction: str = "mean",
         normalizer: Normalizer = "max",
@@ -224,8 +224,8 @@ class APoZImportance(MeanActivationImportance):
         return [NonzeroShare(), MeanMagnitude()]
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        shares = self._values(group, NonzeroShare())
-        return None if shares is None else (self._normalized(shares[0]), self._values(group, MeanMagnitude())[0])
+        shares, means = self._values(group, NonzeroShare()), self._values(group, MeanMagnitude())
+        return None if shares is None or means is None else (self._normalized(shares[0]), means[0])
 
 
 class WeightSumImportance(ChannelImportance):
@@ -255,7 +255,7 @@ class WeightSumImportance(ChannelImportance):
         return None if values is None else (self._normalized(values[0]), values[0])
 
 
-def _filter_sums(layer: nn.Module) -> torch.Tensor:
+def _filter_sums(layer: Any) -> torch.Tensor:
     """Sum of the absolute weights of each filter of a convolution or linear layer: ``[out_channels]`` float64."""
     weight = layer.weight.detach().double().abs().cpu()
     if not getattr(layer, "transposed", False):

@@ -136,7 +136,14 @@ def check_network(
 class _Patient:
     """A copy of the network under examination, with Torch-Pruning's groups of it."""
 
-    def __init__(self, model: nn.Module, inputs: Any, ignored_layers: list, num_heads: dict, options: dict):
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        ignored_layers: list[Any],
+        num_heads: dict[nn.Module, int],
+        options: dict[str, Any],
+    ):
         self.model, self.example_inputs, self.options = model.eval(), inputs, options
         self.ignored_layers, self.num_heads = ignored_layers, num_heads
         self.names = {module: name for name, module in model.named_modules()}
@@ -194,7 +201,7 @@ class _Patient:
         )
         for frame in reversed(frames):
             nodes = [value for value in frame.values() if isinstance(value, Node)]
-            layers = [node.module for node in nodes if isinstance(node.module, CHANNEL_LAYERS)]
+            layers: list[nn.Module] = [node.module for node in nodes if isinstance(node.module, CHANNEL_LAYERS)]
             if not layers and hasattr(graph, "module2node"):
                 layers = [layer for node in nodes for layer in producers_of(graph, node.module)]
             if layers:

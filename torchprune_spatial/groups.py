@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -25,7 +26,8 @@ def channel_layers(graph: DependencyGraph) -> dict[nn.Module, str]:
 
 def producers_of(graph: DependencyGraph, reader: nn.Module) -> list[nn.Module]:
     """Layers whose channels a layer reads, seen through activations, norms, additions and concatenations."""
-    found, pending, seen = [], list(graph.module2node[reader].inputs), set()
+    found: list[nn.Module] = []
+    pending, seen = list(graph.module2node[reader].inputs), set()
     while pending:
         node = pending.pop()
         if node in seen:
@@ -122,7 +124,7 @@ def best_of_parts(group: Group, scores: torch.Tensor) -> torch.Tensor:
 
 
 def _members(
-    group: Group, takes_part: Callable[[Callable], bool], layers: Container[nn.Module], roots: list[int]
+    group: Group, takes_part: Callable[[Callable[..., Any]], bool], layers: Container[nn.Module], roots: list[int]
 ) -> list[Member]:
     position = {root: i for i, root in enumerate(roots)}
     members = []

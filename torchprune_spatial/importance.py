@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -125,7 +126,7 @@ class CalibratedImportance(ChannelImportance):
 
     def __init__(
         self,
-        loader: Iterable | Calibration,
+        loader: Iterable[Any] | Calibration,
         threshold: float | str = 0.5,
         *,
         masks: Masks | None = None,

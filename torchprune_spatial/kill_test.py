@@ -82,13 +82,13 @@ class KillTest:
 
     def _failure(self, root: int, scored: Places, alone: Group) -> str | None:
         removed: Places = {}
-        for reader, idxs, _ in self._readers(alone):
-            removed.setdefault(reader, set()).update(idxs)
-        for reader, idxs in scored.items():
-            if idxs - removed.get(reader, set()):
+        for layer, idxs, _ in self._readers(alone):
+            removed.setdefault(layer, set()).update(idxs)
+        for reader, together in scored.items():
+            if together - removed.get(reader, set()):
                 return (
-                    f"Torch-Pruning maps channel {root} to inputs {sorted(idxs)} of {self.names[reader]!r} among all "
-                    f"channels, but to {sorted(removed.get(reader, set()))} alone"
+                    f"Torch-Pruning maps channel {root} to inputs {sorted(together)} of {self.names[reader]!r} among "
+                    f"all channels, but to {sorted(removed.get(reader, set()))} alone"
                 )
         killed, others = self._run(0, self._silenced(alone)), None
         for reader, now in killed.items():
@@ -155,11 +155,11 @@ class KillTest:
         calls = dict.fromkeys(self.names, 0)
         zeroed = killed or {}
 
-        def read(layer: nn.Module, args: tuple) -> None:
+        def read(layer: nn.Module, args: tuple[Any, ...]) -> None:
             if args and isinstance(args[0], torch.Tensor):
                 reads[layer] = reads.get(layer, 0) + args[0].abs().transpose(channel_dim(layer), 0).flatten(1).mean(1)
 
-        def write(layer: nn.Module, args: tuple, output: Any) -> Any:
+        def write(layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if isinstance(layer, CHANNEL_LAYERS):
                 if killed is None:
                     self._outputs[which].setdefault(layer, []).append(output.clone())

@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn as nn
@@ -169,8 +169,9 @@ class RegionMeans(Measurement):
 
     def measure(self, reading: Reading) -> _RegionSums:
         """Sums over the cells, pure ones and by coverage."""
-        sums = torch.bmm(reading.weights.flatten(1, 2), reading.magnitude.mT).sum(0, dtype=torch.float64)
-        return _RegionSums(sums.unflatten(0, (2, -1)), reading.weights.sum((0, 3), dtype=torch.float64))
+        weights = cast(torch.Tensor, reading.weights)  # needs_regions
+        sums = torch.bmm(weights.flatten(1, 2), reading.magnitude.mT).sum(0, dtype=torch.float64)
+        return _RegionSums(sums.unflatten(0, (2, -1)), weights.sum((0, 3), dtype=torch.float64))
 
     def result(self, total: _RegionSums, present: torch.Tensor, reader: str) -> torch.Tensor:
         """Means of the regions that are present, and overall.

@@ -6,6 +6,7 @@ import copy
 import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -21,7 +22,9 @@ CHANNEL_MOVES |= {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "sw
 """Operations behind which dimension 1 may no longer be the channels that a layer wrote."""
 
 
-def decouple_residuals(model: nn.Module, example_inputs: torch.Tensor | tuple | list | Mapping) -> fx.GraphModule:
+def decouple_residuals(
+    model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+) -> fx.GraphModule:
     """Make residual additions mixed, so that each branch keeps channels of its own.
 
     Lemaire, Achkar, Jodoin, "Structured pruning of neural networks with budget-aware regularization", CVPR 2019,
@@ -70,7 +73,9 @@ def decouple_residuals(model: nn.Module, example_inputs: torch.Tensor | tuple | 
     traced._non_persistent_buffers_set |= own._non_persistent_buffers_set
 
     keywords = example_inputs if isinstance(example_inputs, Mapping) else {}
-    inputs = [example_inputs] if isinstance(example_inputs, torch.Tensor) else [] if keywords else example_inputs
+    inputs: Sequence[Any] = []
+    if not isinstance(example_inputs, Mapping):
+        inputs = [example_inputs] if isinstance(example_inputs, torch.Tensor) else example_inputs
     own.eval(), traced.eval()
     with torch.no_grad():
         expected = own(*inputs, **keywords)
@@ -102,7 +107,9 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ChannelScatter) or super().is_leaf_module(m, module_qualified_name)
 
-    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
         if not kwargs and len(args) == 1 and isinstance(args[0], fx.Proxy) and next(m.children(), None) is None:
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
         return super().call_module(m, forward, args, kwargs)
@@ -115,7 +122,7 @@ def _read_sums_made_in_place(graph: fx.Graph) -> None:
         add.args[0].replace_all_uses_with(add, delete_user_cb=lambda user, add=add: order[user] > order[add])
 
 
-def _note_shapes(traced: fx.GraphModule, inputs: Sequence, keywords: Mapping) -> None:
+def _note_shapes(traced: fx.GraphModule, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> None:
     """Run the network, and note shape and device of each tensor at the node that makes it."""
 
     class Shapes(fx.Interpreter):
@@ -148,11 +155,12 @@ def _follow_channels(
     Writers are layers, mixed sums, inputs of the network and operations that lose track of the channels. The channels
     of a tied sum are also an output of the network, or another layer's: they cannot be chosen freely.
     """
-    writers, tied = {}, set()
+    writers: dict[fx.Node, set[fx.Node]] = {}
+    tied: set[fx.Node] = set()
     for node in traced.graph.nodes:
         sources = set().union(*(writers[n] for n in node.all_input_nodes))
         inputs = [n for n in node.all_input_nodes if "shape" in n.meta]
-        module = modules[node.target] if node.op == "call_module" else None
+        module = _module(node, modules)
         if node in mixed or _is_layer(node, modules):
             writers[node] = {node}
             continue
@@ -173,17 +181,23 @@ def _joins_layers(node: fx.Node, modules: dict[str, nn.Module], writers: dict[fx
     """Whether this adds two maps of one shape, both written by layers and not both scattered already."""
     if node.target not in ADDS or len(node.args) != 2 or not node.kwargs.keys() <= {"alpha"}:
         return False
-    shapes = [n.meta.get("shape") if isinstance(n, fx.Node) else None for n in node.args]
-    if None in shapes or shapes[0] != shapes[1] or len(shapes[0]) < 2 or shapes[0][1] < 2:
+    operands = [n for n in node.args if isinstance(n, fx.Node) and "shape" in n.meta]
+    shapes = [n.meta["shape"] for n in operands]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) < 2 or shapes[0][1] < 2:
         return False
-    if all(n.op == "call_module" and isinstance(modules[n.target], ChannelScatter) for n in node.args):
+    if all(isinstance(_module(n, modules), ChannelScatter) for n in operands):
         return False
-    return all(writers[n] and all(_is_layer(writer, modules) for writer in writers[n]) for n in node.args)
+    return all(writers[n] and all(_is_layer(writer, modules) for writer in writers[n]) for n in operands)
+
+
+def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    """The module that a node calls."""
+    return modules[str(node.target)] if node.op == "call_module" else None
 
 
 def _is_layer(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """Whether this reads channels and writes others, in dimension 1."""
-    module = modules[node.target] if node.op == "call_module" else None
+    module = _module(node, modules)
     if isinstance(module, nn.Linear):
         return len(node.meta["shape"]) == 2
     if isinstance(module, nn.modules.conv._ConvNd):
@@ -191,7 +205,7 @@ def _is_layer(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return isinstance(module, ChannelScatter)
 
 
-def _cat_dimension(node: fx.Node) -> int:
+def _cat_dimension(node: fx.Node) -> Any:
     return node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
 
 

@@ -71,14 +71,14 @@ def prune(model: nn.Module, config: PruningConfig, importance: ChannelImportance
     modules = dict(model.named_modules())
     ratios = {modules[name]: ratio for name, ratio in config.ratios.items()}
     selected = {modules[name] for name in config.layers}
-    options = dict(config.options) | {
+    options: dict[str, Any] = dict(config.options) | {
         "ignored_layers": [m for m in modules.values() if isinstance(m, LAYERS) and m not in selected],
         "forward_fn": call_on_meta if device.type == "meta" else call_model,
     }
     with recording(model), evaluating(model), torch.enable_grad():
         if config.targets.keys() & {"compression", "speedup"}:
             options |= {"global_pruning": config.global_pruning, "pruning_ratio_dict": ratios}
-            record = prune_to(model, example_inputs, importance, **config.targets, **options)
+            record = prune_to(model, example_inputs, importance, **(options | config.targets))
         else:
             options.pop("tolerance", None)
             record = _prune_by_ratios(model, config, importance, example_inputs, ratios, options)
@@ -98,19 +98,23 @@ def _prune_by_ratios(
     ratios: dict[nn.Module, float],
     options: dict[str, Any],
 ) -> PruningRecord:
-    shape = {"num_heads": attention_heads(model), "customized_pruners": dict(CUSTOMIZED_PRUNERS)}
+    shape: dict[str, dict[Any, Any]] = {
+        "num_heads": attention_heads(model),
+        "customized_pruners": dict(CUSTOMIZED_PRUNERS),
+    }
     record = PruningRecord(model, example_inputs, options["forward_fn"])
     if "keep_fraction" in config.targets:
         ignored, forward = options["ignored_layers"], options["forward_fn"]
         ratios = importance.pruning_ratio_dict(
             model, example_inputs, config.targets["keep_fraction"], ignored, forward_fn=forward, **_own(shape)
         )
+    scores: Callable[[Group], torch.Tensor | None] = importance
     if config.global_pruning:
         options |= {"global_pruning": True, "pruning_ratio": max(ratios.values())}
-        importance = _sparing(importance, options.pop("max_pruning_ratio", 1.0))
+        scores = _sparing(importance, options.pop("max_pruning_ratio", 1.0))
     else:
         options |= {"pruning_ratio": 0.0, "pruning_ratio_dict": ratios}
-    pruner = tp.pruner.BasePruner(model, example_inputs, importance, **options, **_own(shape))
+    pruner = tp.pruner.BasePruner(model, example_inputs, scores, **options, **_own(shape))
     if not config.global_pruning and "keep_fraction" not in config.targets:
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
             layers = writers_in(group) & ratios.keys()
@@ -141,11 +145,10 @@ def _sparing(importance: ChannelImportance, largest: float) -> Callable[[Group],
     return spare
 
 
-def _own(options: dict[str, dict]) -> dict[str, dict]:
+def _own(options: dict[str, dict[Any, Any]]) -> dict[str, dict[Any, Any]]:
     """Containers of its own for a pruner, which writes into those that it is given, and into its defaults."""
-    return {
-        name: dict(value) for name, value in ({"in_channel_groups": {}, "out_channel_groups": {}} | options).items()
-    }
+    none: dict[str, dict[Any, Any]] = {"in_channel_groups": {}, "out_channel_groups": {}}
+    return {name: dict(value) for name, value in (none | options).items()}
 
 
 def criterion_options(criterion: str, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -233,7 +236,7 @@ def algorithm(criterion: str) -> Algorithm:
     pruning and for ``keep_fraction``.
     """
 
-    def compress(model: nn.Module, config_list: list, module: Any, **parameters: Any) -> nn.Module:
+    def compress(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
         options, pruning = criterion_options(criterion, parameters)
         config = read_config(model, config_list, pruning)
         check_keeps_fraction(criterion, config)
@@ -244,7 +247,7 @@ def algorithm(criterion: str) -> Algorithm:
         prune(model, config, make_importance(criterion, loader, options), _dummy_input(module))
         return model
 
-    def outline(model: nn.Module, config_list: list, module: Any, **parameters: Any) -> nn.Module | None:
+    def outline(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module | None:
         _, pruning = criterion_options(criterion, parameters)
         config = read_config(model, config_list, pruning)
         check_keeps_fraction(criterion, config)

@@ -74,7 +74,8 @@ def select_layers(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
 
 def _kind(module: nn.Module) -> type[nn.Module]:
     """The class of a module, for a convolution that FCR reduced the one that it had."""
-    return next(kind for kind in type(module).__mro__ if not issubclass(kind, ResizedConv2d))
+    own: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, ResizedConv2d))
+    return own
 
 
 def read_config(

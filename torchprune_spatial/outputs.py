@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -12,6 +13,11 @@ from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
 from .groups import CHANNEL_LAYERS
+
+
+def _nothing(_: Any) -> Any:
+    """What the autograd graph keeps of a tensor: only its nodes are looked at."""
+    return None
 
 
 class OutputTrace:
@@ -36,7 +42,7 @@ class OutputTrace:
             for parameter in frozen:
                 parameter.requires_grad_(True)
             handles = [layer.register_forward_hook(self._record) for layer in self._layers]
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing):
                 yield
         finally:
             for handle in handles:
@@ -44,7 +50,7 @@ class OutputTrace:
             for parameter in frozen:
                 parameter.requires_grad_(False)
 
-    def _record(self, layer: nn.Module, args: tuple, output: object) -> None:
+    def _record(self, layer: nn.Module, args: tuple[Any, ...], output: object) -> None:
         for tensor in tensors_in(output):
             if tensor.grad_fn is not None:
                 self._layer_of[tensor.grad_fn] = layer

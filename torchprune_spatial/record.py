@@ -12,19 +12,15 @@ import torch_pruning as tp
 from tabulate import tabulate
 from torch_pruning.dependency import DependencyGraph, Group
 
-from resolution_scaling.figures import new_figure, saved
-
 from .attention import update_attention
 from .calibration import Forward, call_model
+from .channel_bars import plot_kept_channels
 from .channel_scatter import dead_channel_groups
 from .cost import count_flops
 from .saving import save_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-"""Layers that the plot leaves out: they keep the channels of the layer before them."""
 
 
 class PruningRecord:
@@ -144,44 +140,16 @@ class PruningRecord:
             + f"\n\n{self.compression:.2f} times fewer parameters{speedup}"
         )
 
-    def plot(self, path: str | os.PathLike | None = None) -> Figure:
-        """Bars of the output channels that each layer had and keeps; norms are left out.
-
-        Args:
-            path: where to save the figure; the ending tells the format.
-
-        Returns:
-            A figure of matplotlib, which knows nothing of ``pyplot``.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        modules = dict(self.model.named_modules())
-        rows = [row for row in self.rows() if not isinstance(modules[row["name"]], NORMS)]
-        names = [row["name"] for row in rows]
-        before, after = [row["out_before"] for row in rows], [row["out_after"] for row in rows]
-        figure = new_figure(8, 1.2 + 0.24 * len(rows))
-        axes = figure.subplots()
-        axes.barh(range(len(rows)), before, height=0.8, color="#D9D9D9", label="before")
-        axes.barh(range(len(rows)), after, height=0.8, color="#0072B2", label="kept")
-        for position, (total, kept) in enumerate(zip(before, after, strict=True)):
-            axes.annotate(
-                f"{kept} of {total}", (total, position), (3, 0), textcoords="offset points", va="center", fontsize=8
-            )
-        axes.set_yticks(range(len(rows)), names, fontsize=8)
-        axes.set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
-        axes.set_xlim(0, 1.18 * max(before, default=1))
-        axes.set_xlabel("output channels")
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside upper right", ncols=2, frameon=False)
-        return saved(figure, path)
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Bars of the output channels that each layer had and keeps, see `report.plot_kept_channels`."""
+        return plot_kept_channels(self, path)
 
     def masks(self) -> dict[str, torch.Tensor]:
         """The kept channels as masks over the original ones: ``"layer.out"`` and ``"layer.in"`` -> ``[channels]`` bool.
 
         ``"layer.in"`` is missing for the layers that `kept_in` leaves out.
         """
-        masks = {}
+        masks: dict[str, torch.Tensor] = {}
         for name, (inputs, outputs) in self._channels.items():
             sides = ((f"{name}.out", outputs, self.kept_out[name]), (f"{name}.in", inputs, self.kept_in.get(name)))
             masks |= {
@@ -191,7 +159,7 @@ class PruningRecord:
             }
         return masks
 
-    def save_masks(self, path: str | os.PathLike) -> None:
+    def save_masks(self, path: str | os.PathLike[str]) -> None:
         """Save `masks`, to be read back by ``torch.load(path, weights_only=True)``."""
         save_whole(self.masks(), path)
 
@@ -214,7 +182,7 @@ class PruningRecord:
         return {f"{cost}_{when}": costs[cost][name] for cost in self._before for when, costs in both}
 
 
-def _layers(model: nn.Module, graph: DependencyGraph) -> Iterator[tuple[str, tuple]]:
+def _layers(model: nn.Module, graph: DependencyGraph) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Layers that a graph knows how to prune, by name: ``((in, out) channels, are inputs pruned apart from outputs)``.
 
     What is inside a layer is the layer's own affair, as the projections of ``nn.MultiheadAttention``.

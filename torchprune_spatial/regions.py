@@ -67,7 +67,7 @@ def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_di
             "callable (input, target) -> mask"
         )
     image = target.double() if target.ndim == spatial_dims + 1 else target.double().mean(1)
-    level = otsu_threshold(image) if threshold == "otsu" else image.new_full((len(image),), threshold)
+    level = otsu_threshold(image) if isinstance(threshold, str) else image.new_full((len(image),), threshold)
     inside = image > level.view(-1, *[1] * spatial_dims)
     return torch.stack([inside, ~inside], 1).float()
 
@@ -152,7 +152,7 @@ class RegionMasks:
     def _weigh(self, grid: tuple[int, ...]) -> torch.Tensor | None:
         size, prefix_tokens = self.planes.shape[2:], 0
         if len(grid) == 1 and len(size) == 2:
-            prefix_tokens, grid = _token_grid(grid[0], tuple(size))
+            prefix_tokens, grid = _token_grid(grid[0], (size[0], size[1]))
         if len(grid) != len(size):
             return None
         coverage = F.interpolate(self.planes, size=grid, mode="area").flatten(2)

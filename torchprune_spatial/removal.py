@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -46,7 +46,7 @@ class ScoredGroup:
     scores: torch.Tensor
     channel_groups: int
     layers: tuple[nn.Module, ...]
-    kind: tuple
+    kind: tuple[Any, ...]
     members: tuple[Member, ...] = ()
 
     @property
@@ -103,7 +103,7 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
 
 def _members(group: Group) -> Iterator[Member]:
     """Each layer and side once, in the order of the group."""
-    graph, idxs = group._DG, Counter()
+    graph, idxs = group._DG, Counter[tuple[nn.Module, bool]]()
     for item in group.items:
         name = graph._module2name.get(item.dep.target.module)
         if name is not None and isinstance(item.dep.target.module, nn.Module):

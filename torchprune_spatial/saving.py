@@ -16,7 +16,7 @@ FORMAT = 1
 Structure = dict[str, dict[str, Any]]
 
 
-def save_pruned(model: nn.Module, path: str | os.PathLike) -> None:
+def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Save a pruned network, to be read by `load_pruned` or any ``torch.load(path, weights_only=True)``.
 
     The file holds a dict: ``"format"``, a number; ``"state_dict"``; and ``"structure"``, the public numbers (and
@@ -33,7 +33,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike) -> None:
     save_whole({"format": FORMAT, "state_dict": model.state_dict(), "structure": _structure(model)}, path)
 
 
-def load_pruned(model: nn.Module, path: str | os.PathLike, map_location: Any = "cpu") -> nn.Module:
+def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: Any = "cpu") -> nn.Module:
     """Give a network, built as before pruning, the sizes and tensors of the pruned one.
 
     Parameters that are one and the same stay so where the saved ones are equal, frozen ones stay frozen. As with
@@ -65,7 +65,7 @@ def load_pruned(model: nn.Module, path: str | os.PathLike, map_location: Any = "
     return model
 
 
-def save_whole(content: Any, path: str | os.PathLike) -> None:
+def save_whole(content: Any, path: str | os.PathLike[str]) -> None:
     """``torch.save`` that never leaves half a file: written beside ``path``, then moved over it."""
     beside = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
@@ -94,7 +94,7 @@ def _is_number_like(value: Any) -> bool:
     return type(value) in (int, float, bool)
 
 
-def _read(path: str | os.PathLike, map_location: Any) -> tuple[Structure, dict[str, torch.Tensor]]:
+def _read(path: str | os.PathLike[str], map_location: Any) -> tuple[Structure, dict[str, torch.Tensor]]:
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except OSError:

@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -48,7 +48,7 @@ class Calibration:
 
     def __init__(
         self,
-        loader: Iterable,
+        loader: Iterable[Any],
         threshold: float | str = 0.5,
         *,
         masks: Masks | None = None,
@@ -58,7 +58,7 @@ class Calibration:
         self.forward = forward or call_model
         self._requested: dict[Measurement, None] = {}
         self._statistics: Statistics | None = None
-        self._state: tuple | None = None
+        self._state: tuple[Any, ...] | None = None
 
     def request(self, measurement: Measurement) -> None:
         """Have this measured in the next pass, together with what others requested."""
@@ -78,10 +78,10 @@ class Calibration:
             new = collect_statistics(graph, self.data, missing, self.forward)
             self._statistics = Statistics({**known, **new.values}, new.output_layers)
             self._state = _state(graph)
-        return self._statistics
+        return cast(Statistics, self._statistics)
 
 
-def _state(graph: DependencyGraph) -> tuple:
+def _state(graph: DependencyGraph) -> tuple[Any, ...]:
     """Changes when channels are removed, parameters are trained or loaded in place, or the graph knows other layers.
 
     Not with writes to ``.data``.
@@ -102,8 +102,9 @@ class _Collector:
         self.totals: dict[Measurement, dict[nn.Module, Any]] = {measurement: {} for measurement in measurements}
         self.areas = torch.zeros(0, dtype=torch.float64)
         self._layers = list(layers)
-        self._batch, self._regions = -1, None
-        self._last_reads: dict[tuple, tuple[weakref.ref, int, Any]] = {}
+        self._batch = -1
+        self._regions: RegionMasks | None = None
+        self._last_reads: dict[tuple[Any, ...], tuple[weakref.ref[torch.Tensor], int, Any]] = {}
 
     @contextlib.contextmanager
     def reading(self, regions: RegionMasks | None) -> Iterator[None]:
@@ -122,27 +123,27 @@ class _Collector:
             self.areas = pad(self.areas, len(area)) + pad(area, len(self.areas))
 
     @torch.no_grad()
-    def _read(self, layer: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _read(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), None)
         if x is None or x.ndim < 2:
             return
         channels_last = isinstance(layer, nn.Linear)
         channels_first = x.detach().movedim(-1, 1) if channels_last else x.detach()
-        last = self._last_reads
+        last, version = self._last_reads, x._version
         keys = {m: (m, id(x), channels_last, layer if m.depends_on_layer else None) for m in self.totals}
-        new = [m for m, key in keys.items() if key not in last or last[key][0]() is not x or last[key][1] != x._version]
+        new = [m for m, key in keys.items() if key not in last or last[key][0]() is not x or last[key][1] != version]
         if new:  # several layers often read one tensor: measure it once
             found: dict[Measurement, Any] = {}
             with torch.autocast(x.device.type, enabled=False):
                 for reading in readings(layer, channels_first, self._regions, self._batch):
                     for measurement in new:
                         _add(found, measurement, measurement.measure(reading))
-            last.update((keys[m], (weakref.ref(x), x._version, found[m])) for m in new)
+            last.update((keys[m], (weakref.ref(x), version, found[m])) for m in new)
         for measurement, totals in self.totals.items():
             _add(totals, layer, last[keys[measurement]][2])
 
 
-def _add(totals: dict, key: Any, value: Any) -> None:
+def _add(totals: dict[Any, Any], key: Any, value: Any) -> None:
     totals[key] = totals[key] + value if key in totals else value
 
 
@@ -167,7 +168,8 @@ def collect_statistics(
     model, layers, measurements = graph.model, channel_layers(graph), list(measurements)
     with_regions = any(measurement.needs_regions for measurement in measurements)
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    collector, trace, output_layers = _Collector(layers, measurements), OutputTrace(layers), None
+    collector, trace = _Collector(layers, measurements), OutputTrace(layers)
+    output_layers: set[nn.Module] | None = None
     with evaluating(model):
         for inputs, regions in data.batches(parameter.device, parameter.dtype, with_regions):
             with collector.reading(regions), contextlib.ExitStack() as stack:
@@ -177,7 +179,8 @@ def collect_statistics(
             if output_layers is None:
                 output_layers = trace.layers_behind(outputs)
 
-    if not any(layer in graph.module2node and layer not in output_layers for layer in layers):
+    writers = output_layers or set()  # there was a batch
+    if not any(layer in graph.module2node and layer not in writers for layer in layers):
         raise ValueError(
             f"model {type(model).__name__} has no prunable layer: "
             + ("every layer writes an output of the network" if layers else "it has no convolution or linear layer")
@@ -193,7 +196,7 @@ def collect_statistics(
         for layer, found in values[measurement].items():  # in the order of the forward
             if not measurement.is_finite(found):
                 raise ValueError(_non_finite_message(graph, layer, layers))
-    return Statistics(values, output_layers)
+    return Statistics(values, writers)
 
 
 def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:

@@ -6,14 +6,14 @@ import itertools
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn as nn
 from torch_pruning.dependency import Group
 
 from .calibration import Forward
-from .groups import CHANNEL_LAYERS, members_that_read
+from .groups import CHANNEL_LAYERS, Member, members_that_read
 from .importance import CalibratedImportance
 from .measurements import Measurement, Reading
 from .statistics import Calibration
@@ -86,10 +86,10 @@ class Contributions(Measurement):
 def mixes_channels(layer: nn.Module) -> bool:
     """Whether an output channel of the layer is a weighted sum of several input channels."""
     groups = getattr(layer, "groups", 1)
-    return isinstance(layer, CHANNEL_LAYERS) and (groups == 1 or layer.in_channels > groups)
+    return isinstance(layer, CHANNEL_LAYERS) and bool(groups == 1 or getattr(layer, "in_channels", 0) > groups)
 
 
-def contributions(layer: nn.Module, x: torch.Tensor, locations: int, generator: torch.Generator) -> torch.Tensor:
+def contributions(layer: Any, x: torch.Tensor, locations: int, generator: torch.Generator) -> torch.Tensor:
     """What each input channel contributes to sampled outputs of a convolution or linear layer.
 
     Args:
@@ -131,7 +131,7 @@ def _any_cell(grid: list[int], count: int, generator: torch.Generator) -> tuple[
 
 
 def _cells_under(
-    layer: nn.Module, grid: list[int], count: int, generator: torch.Generator
+    layer: Any, grid: list[int], count: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Input cells under random output positions of a convolution: flat indices and validity, ``[count, kernel]``."""
     offsets = torch.tensor(list(itertools.product(*map(range, layer.kernel_size))))  # [kernel, dimensions]
@@ -169,7 +169,7 @@ def iccv_order(gram: torch.Tensor) -> torch.Tensor:
     ``|| sum_{j in T} x_j ||^2``.
     """
     energy, cross = gram.diag().clone(), torch.zeros(len(gram), dtype=gram.dtype)
-    order = []
+    order: list[int] = []
     for _ in range(len(gram)):
         cost = energy + 2 * cross
         cost[order] = torch.inf
@@ -186,7 +186,7 @@ def tpami_order(gram: torch.Tensor) -> torch.Tensor:
     """
     energy, residual = gram.diag(), gram.sum(1)  # residual[j] = x_j' (y - X_S w)
     basis = torch.zeros_like(gram)  # rows: x_j' q of the orthonormal directions of the selected channels
-    order = []
+    order: list[int] = []
     for step in range(len(gram)):
         gain = torch.where(energy > 0, residual.square() / energy.clamp_min(1e-300), -1.0)
         gain[order] = -2.0
@@ -203,6 +203,13 @@ def rescaling(gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Factors of the kept channels that best reconstruct the sum of all: least squares, ``[len(kept)]``."""
     normal, target = gram[kept][:, kept], gram[kept].sum(1)
     return torch.linalg.lstsq(normal, target.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+
+
+def gram_of_group(gram: torch.Tensor, member: Member, channels: int) -> torch.Tensor:
+    """Gram matrix of a group's channels, ``[channels, channels]``, from a layer's; those that fall together add."""
+    gram = gram[member.channels][:, member.channels]
+    rows = gram.new_zeros(channels, len(gram)).index_add_(0, member.positions, gram)
+    return gram.new_zeros(channels, channels).index_add_(1, member.positions, rows)
 
 
 class ThiNetImportance(CalibratedImportance):
@@ -233,7 +240,7 @@ class ThiNetImportance(CalibratedImportance):
 
     def __init__(
         self,
-        loader: Iterable | Calibration,
+        loader: Iterable[Any] | Calibration,
         form: str = "tpami",
         *,
         locations: int = 10,
@@ -246,7 +253,7 @@ class ThiNetImportance(CalibratedImportance):
             raise ValueError(f"locations is {locations!r}; expected the number of samples an image, at least 1")
         self.form = form
         self.measurement = Contributions(locations, seed)
-        self._grams: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
+        self._grams: weakref.WeakKeyDictionary[nn.Module, dict[nn.Module, torch.Tensor]] = weakref.WeakKeyDictionary()
         super().__init__(loader, forward=forward)
 
     def fold_rescaling(self, group: Group) -> None:
@@ -289,19 +296,17 @@ class ThiNetImportance(CalibratedImportance):
             return None
         grams: dict[nn.Module, torch.Tensor] = {}
         for member in members:
-            gram = values[member.layer].matrix()[member.channels][:, member.channels]
-            rows = torch.zeros(channels, len(gram), dtype=gram.dtype).index_add_(0, member.positions, gram)
-            found = torch.zeros(channels, channels, dtype=gram.dtype).index_add_(1, member.positions, rows)
+            found = gram_of_group(values[member.layer].matrix(), member, channels)
             grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
         self._grams[group[0].dep.target.module] = grams
-        total = sum(gram / gram.trace().clamp_min(1e-300) for gram in grams.values())
+        total = cast(torch.Tensor, sum(gram / gram.trace().clamp_min(1e-300) for gram in grams.values()))
         order = iccv_order(total) if self.form == "iccv" else tpami_order(total).flip(0)
         scores = torch.empty(channels, dtype=torch.float64)
         scores[order] = torch.arange(1, channels + 1, dtype=torch.float64) / channels
         return scores, scores
 
 
-def _scale_inputs(layer: nn.Module, channels: torch.Tensor, factors: torch.Tensor) -> None:
+def _scale_inputs(layer: Any, channels: torch.Tensor, factors: torch.Tensor) -> None:
     """Multiply what a layer makes of some of its input channels, in its weights; layers without weights are left."""
     if not mixes_channels(layer):
         return

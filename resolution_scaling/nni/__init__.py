@@ -4,6 +4,7 @@ The two generations cannot share an environment: extra ``nni3`` or extra ``nni2`
 """
 
 import importlib
+from typing import Any
 
 from .registry import Algorithm, algorithm_names, find_algorithm, register_algorithm
 
@@ -13,7 +14,7 @@ _LAZY = {"ResolutionScaler": "step"}
 """Names that need NNI 3.0, by the file that holds them: imported when they are first used."""
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -53,7 +53,7 @@ class AutoCompressionExperiment(TrialExperiment):
 
     def __init__(
         self,
-        auto_compress_module: type,
+        auto_compress_module: type[Any],
         config_or_platform: ExperimentConfig | str | list[str],
         *,
         output: Path | None = None,
@@ -114,12 +114,12 @@ class AutoCompressionExperiment(TrialExperiment):
 
     def _try_outlines(self, choices: list[dict[str, Any]]) -> None:
         """Whether the network can be what is asked for, where that can be told from shapes alone."""
-        wanted = [choice for choice in choices if find_algorithm(choice["_name"]).outline is not None]
+        outlines = [(choice, find_algorithm(choice["_name"]).outline) for choice in choices]
+        wanted = [(choice, outline) for choice, outline in outlines if outline is not None]
         if not wanted:
             return
         model = self._subject.model()
-        for choice in wanted:
-            outline = find_algorithm(choice["_name"]).outline
+        for choice, outline in wanted:
             names = list(choice)
             values = [values_of(choice[name]) or choice[name]["_value"][:1] for name in names]  # of a range, its start
             for combination in itertools.islice(itertools.product(*values), MOST_COMBINATIONS):

@@ -108,10 +108,10 @@ def decode(choice: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, A
             *places, variable = rest.split("::")
             configs.setdefault(tuple(places), {})[variable] = value
     config_list = []
-    for places, config in configs.items():
-        names = ("op_types", "op_names") if len(places) == 2 else (QUANTIZED, "op_types", "op_names")
+    for place_names, config in configs.items():
+        names = ("op_types", "op_names") if len(place_names) == 2 else (QUANTIZED, "op_types", "op_names")
         config_list.append(
-            {name: place.split(":") for name, place in zip(names, places, strict=True) if place} | config
+            {name: place.split(":") for name, place in zip(names, place_names, strict=True) if place} | config
         )
     return config_list, parameters
 
@@ -170,7 +170,7 @@ def _choice(value: Any) -> dict[str, Any]:
         return {"_type": "choice", "_value": [value]}
     if "_type" in value:
         return dict(value)
-    inner = [values_of(space) for space in value.values()]
-    if None in inner:
+    inner = [values for space in value.values() if (values := values_of(space)) is not None]
+    if len(inner) < len(value):
         raise ValueError(f"{dict(value)!r} has a range inside; expected values, or {{'_type': 'choice', ...}}")
     return {"_type": "choice", "_value": [dict(zip(value, each, strict=True)) for each in itertools.product(*inner)]}

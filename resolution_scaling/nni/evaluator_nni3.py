@@ -18,7 +18,7 @@ class _EnoughSteps(Exception):
 
 
 def torch_evaluator(
-    module: Any, network: nn.Module, factory: Callable, criterion: Callable, trainer: Trainer
+    module: Any, network: nn.Module, factory: Callable[..., Any], criterion: Callable[..., Any], trainer: Trainer
 ) -> TorchEvaluator:
     """An evaluator that trains by the trainer of a user's class.
 
@@ -35,7 +35,7 @@ def torch_evaluator(
     def train(
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        training_step: Callable,
+        training_step: Callable[..., Any],
         lr_schedulers: Any = None,
         max_steps: int | None = None,
         max_epochs: int | None = None,

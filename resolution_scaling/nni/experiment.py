@@ -73,10 +73,13 @@ class TrialExperiment(nni.experiment.Experiment):
         ...     print(result.parameters, result.value)
     """
 
+    _proc: Any  # NNI's
+    _output: Any  # a Path; None until `_prepare` where NNI's folder is taken
+
     def __init__(
         self,
         run: str,
-        subject: type,
+        subject: type[Any],
         search_space: dict[str, Any],
         *,
         options: dict[str, Any] | None = None,

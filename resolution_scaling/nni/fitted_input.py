@@ -48,5 +48,5 @@ def fit_images(model: nn.Module, sizes: Mapping[str, int]) -> nn.Module:
         side = sizes.get("size") or sizes.get("grid", 0) * tokens.patch_size[0]
         size = tokens.image_size or ((side, side) if side else None)
         if size is not None:
-            model.register_forward_pre_hook(ResizedImages(tuple(size)))
+            model.register_forward_pre_hook(ResizedImages(size))
     return model

@@ -37,7 +37,9 @@ def count_costs(model: nn.Module, inputs: Any) -> dict[str, int]:
     }
 
 
-def outline_costs(model: nn.Module, trial: Trial, module: type, config_list: list[dict[str, Any]]) -> dict | None:
+def outline_costs(
+    model: nn.Module, trial: Trial, module: type[Any], config_list: list[dict[str, Any]]
+) -> dict[str, int] | None:
     """What a network would cost after a trial's pruning and scaling, told without doing either.
 
     Args:
@@ -61,7 +63,8 @@ def outline_costs(model: nn.Module, trial: Trial, module: type, config_list: lis
         if draft is None:
             return None
     if trial.sizes:
-        draft = fit_images(find_algorithm("resolution").outline(draft, [], module, **trial.sizes), trial.sizes)
+        outline: Any = find_algorithm("resolution").outline
+        draft = fit_images(outline(draft, [], module, **trial.sizes), trial.sizes)
     return count_costs(draft, module.dummy_input())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.fx
 import torch.nn as nn
@@ -11,7 +13,7 @@ Masks = dict[str, dict[str, torch.Tensor | None]]
 """Name of a module -> name of a parameter -> ones where it is kept and zeros where it is pruned, in its shape."""
 
 
-def check_masks(masks: Masks, config_list: list) -> None:
+def check_masks(masks: Masks, config_list: list[Any]) -> None:
     """See that a configuration found something to prune.
 
     Raises:
@@ -47,7 +49,7 @@ def masks_of_convolutions(network: nn.Module, masks: Masks) -> Masks:
                 f"batch norm {node.target} does not follow on a convolution, whose channels could go with it: exclude "
                 "it from the config_list"
             )
-        kept = masks[node.target]["weight"]
+        kept: Any = masks[node.target]["weight"]
         weight = kept.reshape(-1, *[1] * (layer.weight.ndim - 1)).expand_as(layer.weight).clone()
         made[before.target] = {"weight": weight, "bias": None if layer.bias is None else kept.clone()}
     return made

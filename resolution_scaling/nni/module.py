@@ -15,7 +15,7 @@ from .registry import dummy_input_of
 
 NNI_3 = int(nni.__version__.split(".")[0]) >= 3
 
-Trainer = Callable[[nn.Module, Optimizer, Callable, int], None]
+Trainer = Callable[..., None]
 """``(model, optimizer, criterion, epoch)``. NNI 2.10.1 names all but the first while it prunes, and passes them by
 position while it fine-tunes: give the arguments these names, in this order."""
 
@@ -47,12 +47,12 @@ if NNI_3:
 
         @classmethod
         @abstractmethod
-        def optimizer_factory(cls) -> Callable[[Iterable], Optimizer] | None:
+        def optimizer_factory(cls) -> Callable[[Iterable[Any]], Optimizer] | None:
             """A function that makes an optimizer for ``model.parameters()``; None if nothing is trained."""
 
         @classmethod
         @abstractmethod
-        def criterion(cls) -> Callable | None:
+        def criterion(cls) -> Callable[..., Any] | None:
             """The loss of training; None if nothing is trained."""
 
         @classmethod
@@ -70,7 +70,7 @@ if NNI_3:
         def post_compress_finetuning_epochs(cls, compress_algorithm_name: str) -> int:
             """How many epochs of fine-tuning."""
 else:
-    from nni.algorithms.compression.pytorch.auto_compress import AbstractAutoCompressionModule  # noqa: F401
+    from nni.algorithms.compression.pytorch.auto_compress import AbstractAutoCompressionModule  # type: ignore[no-redef]  # noqa: F401
 
 METHODS = (
     "model",
@@ -111,7 +111,7 @@ def example_input(module: Any, reason: str) -> Any:
     return example
 
 
-def training_needs(module: Any, algorithm: str) -> tuple[Callable, Callable, Trainer]:
+def training_needs(module: Any, algorithm: str) -> tuple[Callable[..., Any], Callable[..., Any], Trainer]:
     """Optimizer factory, criterion and sparsifying trainer of a user's class, for an algorithm that trains.
 
     Raises:

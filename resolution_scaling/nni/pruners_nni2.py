@@ -35,7 +35,7 @@ def parameters_of(name: str) -> list[str]:
 
 
 def _pruner(name: str) -> Compress:
-    def prune(model: nn.Module, config_list: list, module: Any, **parameters: Any) -> nn.Module:
+    def prune(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
         """Prune a copy of the network, and take the pruned channels out.
 
         Unlike NNI's own AutoCompress, which leaves pruned weights in their layers, as zeros. ``'level'`` prunes single
@@ -45,7 +45,7 @@ def _pruner(name: str) -> Compress:
         example = example_input(module, f"{name!r} needs to speed the network up") if name in SPEEDS_UP else None
         if parameters.get("dependency_aware"):
             parameters["dummy_input"] = example
-        training = ()
+        training: tuple[Any, ...] = ()
         if name not in UNTRAINED:
             factory, criterion, trainer = training_needs(module, name)
             training = (factory(network.parameters()), trainer, criterion)
@@ -72,7 +72,7 @@ def _pruner(name: str) -> Compress:
 
 
 def _quantizer(name: str) -> Compress:
-    def quantize(model: nn.Module, config_list: list, module: Any, **parameters: Any) -> nn.Module:
+    def quantize(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
         """Quantize a copy of the network, and fine-tune it through the quantizer's optimizer."""
         network = copy.deepcopy(model)
         factory = module.optimizer_factory()

@@ -64,7 +64,7 @@ def parameters_of(name: str) -> list[str]:
 
 
 def _pruner(name: str) -> Compress:
-    def prune(model: nn.Module, config_list: list, module: Any, **parameters: Any) -> nn.Module:
+    def prune(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
         """Prune a copy of the network, and take the pruned channels out.
 
         NNI 3.0 traces the network in a way that fails with current versions of PyTorch; the graph of ``torch.fx`` is
@@ -89,7 +89,9 @@ def _pruner(name: str) -> Compress:
     return prune
 
 
-def _train_and_mask(name: str, network: nn.Module, config_list: list, module: Any, parameters: dict) -> dict:
+def _train_and_mask(
+    name: str, network: nn.Module, config_list: list[Any], module: Any, parameters: dict[str, Any]
+) -> dict[str, Any]:
     """The masks that a pruner finds; the network is left as its training left it, without wrappers."""
     config_list = trans_legacy_config_list(copy.deepcopy(config_list))
     if name in UNTRAINED:
@@ -117,7 +119,7 @@ def _train_and_mask(name: str, network: nn.Module, config_list: list, module: An
 
 
 def _quantizer(name: str) -> Compress:
-    def quantize(model: nn.Module, config_list: list, module: Any, **parameters: Any) -> nn.Module:
+    def quantize(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
         """Quantize a copy of the network, and fine-tune it through the quantizer's optimizer."""
         network = copy.deepcopy(model)
         factory, criterion = module.optimizer_factory(), module.criterion()

@@ -41,7 +41,7 @@ def scale(
         TypeError, ValueError: an argument is not usable, or the network cannot work at this resolution.
     """
     check_parameters(config_list, size=size, grid=grid, patch_size=patch_size, method=method)
-    options = {}
+    options: dict[str, Any] = {}
     if not is_vit(model) and method != "tokens" and (shape := input_shape(module)) is not None:
         options["input_size"] = shape[-2:]
     return scale_resolution(

@@ -51,7 +51,7 @@ class TrialResult:
 
     @classmethod
     def _made(
-        cls, trial: str, status: str, parameters: dict | None, metrics: dict, seconds: float | None
+        cls, trial: str, status: str, parameters: dict[str, Any] | None, metrics: dict[str, Any], seconds: float | None
     ) -> TrialResult:
         value = metrics.get("default") if status == "succeeded" else None
         return cls(trial, status, parameters, value, metrics, seconds)

@@ -25,7 +25,7 @@ POINTS_FILE = "points.jsonl"
 
 
 def search(
-    module: type,
+    module: type[Any],
     *,
     pruning: Mapping[str, Options | Mapping[str, Options]] | None = None,
     size: Options = (),
@@ -112,7 +112,7 @@ def search(
             )
     if config is None:
         import_path(module, code_directory_of(module))
-    options = {
+    options: dict[str, Any] = {
         "config_list": [dict(layer) for layer in config_list],
         "limits": limits,
         "reward_for_halving": dict(reward_for_halving or {}),
@@ -165,7 +165,7 @@ def resume_search(
 
 
 def check_space(
-    module: type, space: Mapping[str, Any], config_list: Sequence[Mapping[str, Any]], limits: Mapping[str, float]
+    module: type[Any], space: Mapping[str, Any], config_list: Sequence[Mapping[str, Any]], limits: Mapping[str, float]
 ) -> dict[str, float]:
     """See that a search can succeed, as far as that can be told without a trial.
 
@@ -205,7 +205,7 @@ def check_space(
     return {**unchanged, "score": evaluate(module, model)}
 
 
-def _experiment_class() -> type:
+def _experiment_class() -> type[Any]:
     try:
         importlib.import_module("nni")
     except ImportError as error:

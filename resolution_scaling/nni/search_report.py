@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from ..compare import COLORS, MARKERS
-from ..figures import new_figure
+from ..figures import COLORS, MARKERS, new_figure
 from .front import hypervolume, pareto_front
 from .limits import COSTS, METRICS
 from .results import TrialResult
@@ -92,7 +91,7 @@ class SearchReport:
         enough = self.unchanged["score"] - NEAR * abs(self.unchanged["score"])
         return next((row for row in self.front(name, cost) if row["accuracy"] >= enough), None)
 
-    def to_csv(self, path: str | os.PathLike) -> None:
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
         """All the trials, with the fronts that each network is on."""
         rows = []
         for name in self.searches:

@@ -42,7 +42,7 @@ class SearchResult:
         """The Pareto front: rows of the networks that no other beats in score and in this cost, the cheapest first."""
         return self.report.front("joint", cost)
 
-    def network(self, module: type, trial: str) -> nn.Module:
+    def network(self, module: type[Any], trial: str) -> nn.Module:
         """The network of a trial, which searches do not keep: pruned, scaled and trained once more, as it was then.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 NOTHING, KEEP, SCALE = "none", "keep", "scale"
 """Names of the choices that leave a network unpruned, leave its resolution, and scale it."""
@@ -109,7 +109,7 @@ def _criterion(name: str, options: Options | Mapping[str, Options]) -> dict[str,
     by_parameter = isinstance(options, Mapping) and "_type" not in options
     if by_parameter and not options:
         raise ValueError(f"pruning[{name!r}] is empty; expected ratios such as [0.3, 0.5], or {{parameter: values}}")
-    given = options if by_parameter else {RATIO: options}
+    given = cast(Mapping[str, Options], options if by_parameter else {RATIO: options})
     branch: dict[str, Any] = {"_name": name}
     for parameter, values in given.items():
         spec = _spec(values, f"pruning[{name!r}]" + (f"[{parameter!r}]" if by_parameter else ""))

@@ -22,7 +22,7 @@ from .search_space import Trial
 
 
 def run_trial(
-    module: type,
+    module: type[Any],
     parameters: Mapping[str, Any],
     *,
     config_list: Sequence[Mapping[str, Any]],
@@ -65,11 +65,10 @@ def run_trial(
     _prepare(imports, seed)
     model = module.model()
     costs = outline_costs(model, trial, module, layers) if limits else None
-    feasible = costs is None or not violation(costs, limits)
-    if feasible:
+    if costs is None or not violation(costs, limits):
         model = compress(model, trial, module, layers)
         costs = count_costs(model, module.dummy_input())
-        feasible = not violation(costs, limits)
+    feasible = not violation(costs, limits)
     metrics: dict[str, Any] = {"feasible": feasible}
     if feasible:
         _fine_tune(module, model, trial)
@@ -84,7 +83,7 @@ def run_trial(
 
 
 def rebuild(
-    module: type,
+    module: type[Any],
     parameters: Mapping[str, Any],
     *,
     config_list: Sequence[Mapping[str, Any]],
@@ -99,7 +98,7 @@ def rebuild(
     return model
 
 
-def compress(model: nn.Module, trial: Trial, module: type, config_list: list[dict[str, Any]]) -> nn.Module:
+def compress(model: nn.Module, trial: Trial, module: type[Any], config_list: list[dict[str, Any]]) -> nn.Module:
     """Prune a network, then scale its resolution.
 
     In this order: to really remove what it prunes, NNI traces the network, and cannot trace a transformer that may take
@@ -136,7 +135,7 @@ def penalty(violation: float, unchanged_score: float) -> float:
     return -max(1.0, 3 * abs(unchanged_score)) * (1 + min(violation, 1e6))
 
 
-def fine_tune(module: type, model: nn.Module, algorithm: str) -> None:
+def fine_tune(module: type[Any], model: nn.Module, algorithm: str) -> None:
     """Train as the user's class says for an algorithm, with a new optimizer, and arguments by position, as NNI does.
 
     Raises:
@@ -156,7 +155,7 @@ def fine_tune(module: type, model: nn.Module, algorithm: str) -> None:
         trainer(model, optimizer, module.criterion(), epoch)
 
 
-def evaluate(module: type, model: nn.Module) -> float:
+def evaluate(module: type[Any], model: nn.Module) -> float:
     """What the user's evaluator says of a network.
 
     Raises:
@@ -173,7 +172,7 @@ def evaluate(module: type, model: nn.Module) -> float:
     return float(score)
 
 
-def _fine_tune(module: type, model: nn.Module, trial: Trial) -> None:
+def _fine_tune(module: type[Any], model: nn.Module, trial: Trial) -> None:
     """For the criterion, or for ``'resolution'`` where nothing is pruned; an unchanged network is not trained."""
     if trial.prunes or trial.sizes:
         fine_tune(module, model, trial.criterion if trial.prunes else "resolution")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -101,7 +101,7 @@ class ResolutionScaler(Compressor):
                     "ResolutionScaler.from_compressor(pruner, config_list, evaluator=...), or leave them out"
                 )
             self._fusion_compress(max_steps, max_epochs)
-        return self.bound_model, self.plan
+        return self.bound_model, cast(ScalingPlan, self.plan)
 
     def undo(self) -> nn.Module:
         """Take the scaling back, in place: the network as before it was first scaled, with its weights of now.
@@ -166,7 +166,7 @@ class ResolutionScaler(Compressor):
     def _input_size(self) -> dict[str, tuple[int, int]]:
         """Size of the images that the model reads, as an option of FCR, where example inputs tell it."""
         images = [tensor for tensor in tensors_in(self._dummy_input) if tensor.ndim == 4]
-        return {"input_size": tuple(images[0].shape[-2:])} if images else {}
+        return {"input_size": (images[0].shape[-2], images[0].shape[-1])} if images else {}
 
     def _selected(self, model: nn.Module) -> dict[str, dict[str, Any]]:
         """Options of `scale_resolution` by the name of the network that is to be scaled."""

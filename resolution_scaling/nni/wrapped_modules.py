@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch.nn as nn
 from nni.compression.base.target_space import TargetType
@@ -73,7 +73,9 @@ def _wrapped(wrapper: ModuleWrapper) -> list[str]:
 def _as_before_on_error(model: nn.Module) -> Iterator[None]:
     """What `recording` puts back after an exception, and the classes and forward hooks of the modules."""
     classes = [(module, type(module)) for module in model.modules()]
-    hooks = [(kept, dict(kept)) for m, _ in classes for kept in (m._forward_hooks, m._forward_hooks_with_kwargs)]
+    hooks: list[tuple[Any, Any]] = [
+        (kept, kept.copy()) for m, _ in classes for kept in (m._forward_hooks, m._forward_hooks_with_kwargs)
+    ]
     with recording(model):
         try:
             yield
@@ -96,7 +98,8 @@ def show_resized(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, ResizedConv2d):
-            module.__class__ = _shown(*_role_and_plain(module))
+            role, plain = _role_and_plain(module)
+            module.__class__ = _shown(role, plain)  # type: ignore[arg-type]  # classes are hashable
     if not isinstance(replace_module["Conv2d"], _KeepReduction):
         replace_module["Conv2d"] = _KeepReduction(replace_module["Conv2d"])
 
@@ -107,7 +110,7 @@ class _KeepReduction:
     def __init__(self, replace: Any):
         self.replace = replace
 
-    def __call__(self, module: nn.Conv2d, masks: tuple) -> nn.Conv2d:
+    def __call__(self, module: nn.Conv2d, masks: tuple[Any, ...]) -> nn.Conv2d:
         pruned = self.replace(module, masks)
         if isinstance(module, ResizedConv2d):
             resize_output(pruned, _role_and_plain(module)[0], module.own_size, module.resized, module.interpolation)
@@ -117,19 +120,20 @@ class _KeepReduction:
 
 def _role_and_plain(module: ResizedConv2d) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
     role = FirstConvReduction if isinstance(module, FirstConvReduction) else LastConvRestoration
-    return role, next(kind for kind in type(module).__mro__ if not issubclass(kind, ResizedConv2d))
+    plain: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, ResizedConv2d))
+    return role, plain
 
 
 @functools.cache
 def _shown(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> type[ResizedConv2d]:
     """The class of a resized convolution with the name and the module (which `torch.fx` goes by) of a plain one."""
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self: ResizedConv2d, protocol: SupportsIndex) -> tuple[Any, ...]:
         return _blank, (role, plain), self.__dict__.copy()
 
     return type(plain.__name__, (role, plain), {"__module__": nn.Conv2d.__module__, "__reduce_ex__": __reduce_ex__})
 
 
 def _blank(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> ResizedConv2d:
-    shown = _shown(role, plain)
+    shown = _shown(role, plain)  # type: ignore[arg-type]  # classes are hashable
     return shown.__new__(shown)

@@ -10,7 +10,7 @@ from torch import nn
 from recipes import study_experiment
 from recipes.criterion_study import PRESETS, main, parse_arguments
 from recipes.digits import load_digits
-from recipes.study_experiment import judge
+from recipes.study_experiment import Block, judge
 from recipes.study_report import paired, verdict
 from recipes.study_tasks import DIGIT_PX, TASKS, Images
 from recipes.training import Training
@@ -25,7 +25,7 @@ TINY = dataclasses.replace(
     retraining=Training(1, 1e-3, 4),
     classifier=Training(0, 1e-3),
     tasks=("segmentation", "denoising"),
-    factors=(3,),
+    blocks=(Block(("mean_activation", "spatial_mask"), ("uniform", "cost"), ("compression",), (3,)),),
 )
 
 
@@ -169,6 +169,15 @@ def test_ratios_are_paired_over_base_networks():
     low, high = stats.t.interval(0.95, 1, logs.mean(), stats.sem(logs))
     assert (times["apoz"].low, times["apoz"].high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
     assert verdict(times["apoz"]) == "noise"
+
+
+def test_what_the_command_names_is_compared_with_each_of_the_rest():
+    assert parse_arguments(["--preset", "small"]).blocks == PRESETS["small"].blocks
+    (block,) = parse_arguments(["--preset", "small", "--criteria", "contrast", "--factors", "20"]).blocks
+    assert block == Block(
+        ("contrast",), ("uniform", "global", "isomorphic", "cost"), ("compression", "speedup"), (20.0,)
+    )
+    assert len(block.cells()) == 8
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         main(["--device", "cpu", "--output", str(tmp_path), *arguments])
-        return pd.read_csv(tmp_path / "results.csv"), capsys.readouterr().out
+        return pd.read_csv(tmp_path / "results.csv", float_precision="round_trip"), capsys.readouterr().out
 
     return run
 

@@ -195,11 +195,29 @@ class NeedsADevice(nn.Linear):
     def forward(self, x):
         if x.device.type == "meta":
             raise NotImplementedError("no meta")
+        return super().forward(x)
+
+
+class ReadsAConstant(NeedsADevice):
+    def forward(self, x):
         return super().forward(x * torch.tensor(2.0).item())
 
 
-def test_fake_tensors_where_meta_will_not_do():
-    model = NeedsADevice(3, 4)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        NeedsADevice,
+        pytest.param(
+            ReadsAConstant,
+            marks=pytest.mark.skipif(
+                tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7),
+                reason="older fake tensors forget values of constants",
+            ),
+        ),
+    ],
+)
+def test_fake_tensors_where_meta_will_not_do(kind):
+    model = kind(3, 4)
     report = profile(model, (2, 3))
     assert (report.trace.where, report.macs) == ("fake", 24)
     assert profile(model, torch.rand(2, 3)).macs == 24

@@ -88,7 +88,7 @@ def attend(model, x):
     [("swin_t", True), ("vit_b_32", False), ("resnet18", False), ("mobilenet_v3_small", False)],
 )
 def test_peak_as_the_allocator_shows_it(name, with_scratch):
-    """Within 5 %; on CPUs the scratch memory of convolutions is left out where it dominates."""
+    """Within 6 %; on CPUs the scratch memory of convolutions is left out where it dominates."""
     model, image = get_model(name, weights=None).eval(), torch.zeros(1, 3, 224, 224)
     measured = allocator_peak_bytes(model, image, with_scratch)
-    assert profile(model, image).peak_bytes == pytest.approx(measured, rel=0.05)
+    assert profile(model, image).peak_bytes == pytest.approx(measured, rel=0.06)

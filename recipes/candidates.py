@@ -1,0 +1,249 @@
+"""Candidates for a better spatial criterion: the study compares them with the spatial mask and its rivals.
+
+All but two rank the channels of a group in each region by another statistic than the mean activation, and keep the
+union of the best as the spatial mask does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_pruning.dependency import DependencyGraph, Group
+
+from torchprune_spatial.groups import CHANNEL_LAYERS, members_that_read, reduce_over_members
+from torchprune_spatial.importance import CalibratedImportance, ChannelImportance
+from torchprune_spatial.measurements import Measurement, Reading
+from torchprune_spatial.outputs import output_layers_in
+from torchprune_spatial.regions import RegionMasks, regions_from_mask
+from torchprune_spatial.selection import in_order_of, union_scores
+from torchprune_spatial.thinet import gram_of_group, tpami_order
+
+from .criteria import Criterion
+
+Scored = tuple[torch.Tensor, torch.Tensor]
+
+
+def union(values: torch.Tensor) -> Scored:
+    """Scores that keep the best of each region, and their tie-break: ``[regions, channels]`` -> ``[channels]`` each."""
+    ranks = union_scores(values, values.sum(0))
+    best = (values / values.amax(1, keepdim=True).clamp_min(1e-300)).amax(0)
+    return in_order_of(ranks, best), ranks
+
+
+@dataclass(frozen=True)
+class RegionMoments(Measurement):
+    """Second moments of ``|activation|`` and 1 in each region, by coverage: ``[regions, channels + 1, channels + 1]``.
+
+    The last row holds the means. Memory is of the order of the square of the number of channels.
+    """
+
+    needs_regions: ClassVar[bool] = True
+
+    def measure(self, reading: Reading) -> torch.Tensor:
+        """Sums over the cells."""
+        values = F.pad(reading.magnitude, (0, 0, 0, 1), value=1)
+        coverage = reading.weights[:, 1]
+        return torch.stack([(values * plane.unsqueeze(1) @ values.mT).sum(0) for plane in coverage.unbind(1)]).double()
+
+    def result(self, total: torch.Tensor, present: torch.Tensor, reader: str) -> torch.Tensor:
+        """The moments."""
+        return (total / total[:, -1:, -1:]).cpu()
+
+
+@dataclass(frozen=True)
+class ImageRanks(Measurement):
+    """Rank of each channel by its mean in each region of an image, mean over the images: ``[regions, channels]``."""
+
+    needs_regions: ClassVar[bool] = True
+
+    def measure(self, reading: Reading) -> torch.Tensor:
+        """Sum over the images; the number of images cancels where ranks are compared."""
+        means = reading.weights[:, 1] @ reading.magnitude.mT  # of each region, but for its area
+        return means.argsort(2).argsort(2).sum(0, dtype=torch.float64)
+
+    def result(self, total: torch.Tensor, present: torch.Tensor, reader: str) -> torch.Tensor:
+        """The sums."""
+        return total.cpu()
+
+
+class ImageRanksImportance(CalibratedImportance):
+    """Ranks image by image, so that a few bright images do not decide."""
+
+    def _measurements(self) -> list[Measurement]:
+        return [ImageRanks()]
+
+    def _score(self, group: Group) -> Scored | None:
+        values = self._values(group, ImageRanks())
+        return None if values is None else union(values)
+
+
+class MomentsImportance(CalibratedImportance):
+    """Scores made of the moments of the regions.
+
+    Args:
+        loader: batches ``(inputs, targets)`` or ``(inputs, targets, masks)``.
+        score: ``(means [regions, channels], products [regions, channels, channels])`` -> scores and their tie-break.
+        through_kernels: whether the products are of the channels' contributions to the next layers: multiplied by those
+            of their outgoing kernels, as if neighbouring cells were alike.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable,
+        score: Callable[[torch.Tensor, torch.Tensor], Scored],
+        through_kernels: bool = False,
+    ):
+        self.score, self.through_kernels = score, through_kernels
+        super().__init__(loader)
+
+    def _measurements(self) -> list[Measurement]:
+        return [RegionMoments()]
+
+    def _score(self, group: Group) -> Scored | None:
+        moments = self.statistics(group._DG).values[RegionMoments()]
+        members, channels = members_that_read(group, moments), len(group[0].idxs)
+        means = reduce_over_members(members, {k: m[:, -1, :-1] for k, m in moments.items()}, "mean", channels)
+        if means is None:
+            return None
+        products = torch.zeros(len(means), channels, channels, dtype=torch.float64)
+        for member in members:
+            of_layer, scale = moments[member.layer][:, :-1, :-1], len(members)
+            if self.through_kernels:  # as in ThiNet, each layer relative to its energy
+                of_layer = of_layer * _kernel_products(member.layer)
+                scale = of_layer.diagonal(dim1=1, dim2=2).sum().clamp_min(1e-300)
+            products += torch.stack([gram_of_group(region, member, channels) for region in of_layer]) / scale
+        return self.score(means, products)
+
+
+def _kernel_products(layer: nn.Module) -> torch.Tensor:
+    """Products of the kernels that read each pair of a layer's input channels: ``[channels, channels]`` float64."""
+    weight = layer.weight.detach().double().cpu()
+    kernels = weight.flatten(1) if getattr(layer, "transposed", False) else weight.transpose(0, 1).flatten(1)
+    if len(kernels) == getattr(layer, "in_channels", len(kernels)):
+        return kernels @ kernels.mT
+    return torch.eye(layer.in_channels, dtype=torch.float64)  # grouped
+
+
+def _contrast(means: torch.Tensor, products: torch.Tensor) -> Scored:
+    """Difference between object and background."""
+    return (means[0] - means[1]).abs(), means.sum(0)
+
+
+def _spread(means: torch.Tensor, products: torch.Tensor) -> Scored:
+    """Standard deviation in each region."""
+    return union((products.diagonal(dim1=1, dim2=2) - means.square()).clamp_min(0).sqrt())
+
+
+def _energy(means: torch.Tensor, products: torch.Tensor) -> Scored:
+    """Energy in each region."""
+    return union(products.diagonal(dim1=1, dim2=2).sqrt())
+
+
+def _different(means: torch.Tensor, products: torch.Tensor) -> Scored:
+    """Channels that are not copies of better ones: pivoted Cholesky of the products, both regions alike."""
+    remaining, order = _balanced(products), []
+    for _ in range(len(remaining)):
+        left = remaining.diagonal().clone()
+        left[order] = -torch.inf
+        order.append(int(left.argmax()))
+        column = remaining[order[-1]].clone()
+        if column[order[-1]] > 1e-12:
+            remaining = remaining - torch.outer(column, column) / column[order[-1]]
+    return _places(torch.tensor(order)), means.sum(0)
+
+
+def _reconstruction(means: torch.Tensor, products: torch.Tensor) -> Scored:
+    """ThiNet's selection, where both regions count alike."""
+    return _places(tpami_order(_balanced(products))), means.sum(0)
+
+
+def _balanced(products: torch.Tensor) -> torch.Tensor:
+    """Sum over the regions, each relative to its energy."""
+    energies = products.diagonal(dim1=1, dim2=2).sum(1)
+    return (products / energies.clamp_min(1e-300)[:, None, None]).sum(0)
+
+
+def _places(order: torch.Tensor) -> torch.Tensor:
+    """From 1, of what is first, down to above 0."""
+    scores = torch.empty(len(order), dtype=torch.float64)
+    scores[order] = torch.arange(len(order), 0, -1, dtype=torch.float64) / len(order)
+    return scores
+
+
+class RegionTaylorImportance(ChannelImportance):
+    """First-order Taylor expansion of the loss by region, mean over images of ``|sum_cells activation x gradient|``.
+
+    After Molchanov et al., "Pruning convolutional neural networks for resource efficient inference", ICLR 2017,
+    equation 8, with a sum a region in place of one over all the cells.
+
+    Args:
+        network: to be pruned.
+        batches: ``(inputs, targets, masks)``.
+        split_loss: whether a region is that of the loss, whose gradient is then multiplied with all the cells.
+    """
+
+    def __init__(self, network: nn.Module, batches: Iterable, split_loss: bool = False):
+        super().__init__(group_reduction="sum")
+        self.split_loss = split_loss
+        self.values: dict[nn.Module, torch.Tensor] = {}
+        device = next(network.parameters()).device
+        for inputs, targets, masks in batches:
+            regions = RegionMasks(regions_from_mask(masks).to(device))
+            with _inputs_of_layers(network) as read:
+                outputs = network(inputs.to(device))
+            read = {layer: x for layer, x in read.items() if x.requires_grad}
+            losses = F.binary_cross_entropy_with_logits(outputs, targets.to(device), reduction="none")
+            for region in range(2):
+                loss = self._loss(losses, regions.planes[:, region : region + 1])
+                gradients = torch.autograd.grad(loss, [*read.values()], retain_graph=True)
+                for (layer, x), gradient in zip(read.items(), gradients, strict=True):
+                    terms = (x.detach() * gradient).flatten(2)
+                    if not self.split_loss:
+                        terms = terms * regions.weights(len(x), tuple(x.shape[2:]))[:, 1, region : region + 1]
+                    sums = terms.sum(2).abs().sum(0, dtype=torch.float64).cpu()
+                    self.values.setdefault(layer, sums.new_zeros(2, len(sums)))[region] += sums
+
+    def _loss(self, losses: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        if not self.split_loss:
+            return losses.mean((1, 2, 3)).sum()
+        return ((losses * pixels).sum((1, 2, 3)) / pixels.sum((1, 2, 3)).clamp_min(1)).sum()
+
+    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+        return output_layers_in(graph)
+
+    def _score(self, group: Group) -> Scored | None:
+        members = members_that_read(group, self.values)
+        values = reduce_over_members(members, self.values, self.group_reduction, len(group[0].idxs))
+        return None if values is None else union(values)
+
+
+@contextmanager
+def _inputs_of_layers(network: nn.Module) -> Iterator[dict[nn.Module, torch.Tensor]]:
+    """What convolutions and linear layers read inside, by layer."""
+    inputs: dict[nn.Module, torch.Tensor] = {}
+    layers = [layer for layer in network.modules() if isinstance(layer, CHANNEL_LAYERS)]
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: inputs.update({layer: args[0]})) for layer in layers]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+CANDIDATES: dict[str, Criterion] = {
+    "contrast": lambda network, loader: MomentsImportance(loader, _contrast),
+    "spread": lambda network, loader: MomentsImportance(loader, _spread),
+    "image_ranks": lambda network, loader: ImageRanksImportance(loader),
+    "contribution": lambda network, loader: MomentsImportance(loader, _energy, through_kernels=True),
+    "different": lambda network, loader: MomentsImportance(loader, _different),
+    "masked_thinet": lambda network, loader: MomentsImportance(loader, _reconstruction, through_kernels=True),
+    "region_taylor": RegionTaylorImportance,
+    "split_taylor": partial(RegionTaylorImportance, split_loss=True),
+}

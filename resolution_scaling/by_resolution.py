@@ -1,0 +1,152 @@
+"""What one network costs at several resolutions: a table, CSV, and curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn as nn
+
+from .cnn import image_of
+from .compare import Comparison
+from .cost import profile
+from .figures import COLORS, MARKERS, new_figure, saved
+from .meta import meta_copy
+from .report import TOTALS, CostReport
+from .scaling import scale_resolution
+from .shapes import as_size
+from .vit import is_vit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METHODS = ("RC", "FCR", "tokens")
+PANELS = ("flops", "weight_bytes", "largest_operator_bytes", "peak_bytes")
+
+
+class ResolutionComparison(Comparison):
+    """Costs of one network by method and resolution; `compare_resolutions` makes it.
+
+    ``print`` shows the table, relative to the largest size; `plot_costs` draws the curves, `plot` FLOPs against memory.
+
+    Attributes:
+        sizes: resolution, px, of each of the ``reports``, by the same ``(method, setting)``.
+    """
+
+    def __init__(self, reports: Mapping[tuple[str, int], CostReport]):
+        super().__init__({(method, f"{size} px"): report for (method, size), report in reports.items()})
+        self.sizes = {(method, f"{size} px"): size for method, size in reports}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """As `Comparison.rows`, and ``size_px``."""
+        return [row | {"size_px": self.sizes[row["method"], row["setting"]]} for row in super().rows()]
+
+    def plot_costs(self, path: str | os.PathLike[str] | None = None, costs: Iterable[str] = PANELS) -> Figure:
+        """Costs against resolution: one panel a cost, one line a method.
+
+        Args:
+            path: where to save the figure; the ending tells the format.
+            costs: totals of a `CostReport`, one or several: ``"flops"``, ``"macs"``, ``"elementwise_flops"``,
+                ``"weight_bytes"``, ``"largest_operator_bytes"``, ``"memory_bytes"`` (the sum of these two),
+                ``"peak_bytes"``.
+
+        Returns:
+            A figure of matplotlib, which knows nothing of ``pyplot``.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: a cost is none of a `CostReport`, or there is none.
+        """
+        costs = [costs] if isinstance(costs, str) else list(costs)
+        if not costs or any(cost not in TOTALS for cost in costs):
+            raise ValueError(f"costs is {costs!r}; expected at least one of {', '.join(map(repr, TOTALS))}")
+        columns = min(2, len(costs))
+        rows = -(-len(costs) // columns)
+        figure = new_figure(3.8 * columns, 0.5 + 2.7 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        for axes in grid.flat[len(costs) :]:
+            axes.remove()
+        for axes, cost in zip(grid.flat, costs, strict=False):
+            label, unit = TOTALS[cost]
+            for i, method in enumerate(dict.fromkeys(method for method, _ in self.reports)):
+                points = sorted(
+                    (self.sizes[key], getattr(r, cost)) for key, r in self.reports.items() if key[0] == method
+                )
+                axes.plot(
+                    *zip(*((size, value / unit) for size, value in points), strict=True),
+                    label=method,
+                    color=COLORS[i % len(COLORS)],
+                    marker=MARKERS[i % len(MARKERS)],
+                    fillstyle="none" if i else "full",  # lines that coincide are both seen
+                    markersize=8 if i else 4.5,
+                    linestyle="--" if i else "-",
+                )
+            axes.set_ylim(0, 1.08 * (max(getattr(report, cost) for report in self.reports.values()) / unit or 1))
+            axes.set_ylabel(label, fontsize=9)
+            axes.tick_params(labelsize=8, labelbottom=True)
+            axes.set_xlabel("resolution, px", fontsize=9)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        handles = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=len(METHODS), frameon=False, fontsize=9)
+        return saved(figure, path)
+
+
+def compare_resolutions(
+    model: nn.Module,
+    sizes: Iterable[int],
+    methods: str | Iterable[str] | None = None,
+    *,
+    batch: int = 1,
+    input_size: int | None = None,
+    in_channels: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> ResolutionComparison:
+    """Count what one network costs at several resolutions, on the meta device.
+
+    Args:
+        model: a CNN, or a vision transformer that `scale_vit` knows. It is not touched.
+        sizes: side of the image, px.
+        methods: ways to lower the resolution (Morlier et al., GRETSI 2025, section 3.3): ``"RC"``, the network as it is
+            reads smaller images; ``"FCR"``, it reads images of ``input_size`` and is reduced after its first
+            convolution, at sizes up to that one; ``"tokens"``, a transformer gets a grid of fewer patches. Default: RC
+            and FCR for CNNs, tokens for transformers.
+        batch: images a forward pass.
+        input_size: of the images that FCR reads, px. Default: what a timm network says that it was made for, else 224.
+        in_channels: of the images. Default: as timm says, else what the first convolution reads.
+        dtype: of weights and activations.
+
+    Raises:
+        TypeError, ValueError: an argument is not usable, or the network cannot work at a size (the text names the
+            size that fits, or the layer).
+
+    Example:
+        >>> costs = compare_resolutions(torchvision.models.resnet50(), range(96, 257, 32))
+        >>> print(costs)
+        >>> costs.plot_costs("costs.png")
+    """
+    sizes = sorted({as_size(size, "a size of sizes")[0] for size in sizes}, reverse=True)
+    if not sizes:
+        raise ValueError("sizes is empty; expected at least one resolution, px")
+    if methods is None:
+        methods = ("tokens",) if is_vit(model) else ("RC", "FCR")
+    methods = (methods,) if isinstance(methods, str) else tuple(methods)
+    if not methods or set(methods) - set(METHODS):
+        raise ValueError(f"methods is {methods!r}; expected some of {', '.join(map(repr, METHODS))}")
+    channels, full = image_of(model, input_size, in_channels)
+    reports = {}
+    for method in methods:
+        for size in sizes:
+            if method == "FCR" and size > min(full):
+                continue
+            network, image = model, (size, size)
+            if method == "FCR":
+                network, image = scale_resolution(meta_copy(model)[0], size, method="fcr", input_size=full), full
+            elif method == "tokens":
+                network = scale_resolution(model, size, method="tokens")
+            reports[method, size] = profile(network, (batch, channels, *image), dtype)
+    if not reports:
+        raise ValueError(f"sizes are all above the {min(full)} px that the network reads, and FCR only lowers them")
+    return ResolutionComparison(reports)
