@@ -25,7 +25,7 @@ package: .venv/test  # wheel and sdist into dist/; each in an environment of its
 	for file in $(CURDIR)/dist/*.tar.gz $(CURDIR)/dist/*.whl; do \
 		.venv-package/bin/python -m pip uninstall --quiet --yes torchprune-spatial && \
 		.venv-package/bin/python -m pip install --quiet $$file && \
-		(cd / && $(CURDIR)/.venv-package/bin/python -I $(CURDIR)/tests/wheel_snippets.py $(CURDIR)/README.md) || exit 1; \
+		(cd $$(mktemp -d) && $(CURDIR)/.venv-package/bin/python -I $(CURDIR)/tests/wheel_snippets.py $(CURDIR)/README.md) || exit 1; \
 	done
 
 test-all: .venv/test

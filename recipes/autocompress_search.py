@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 
 from resolution_scaling.nni.limits import count_costs
@@ -30,7 +30,7 @@ from resolution_scaling.nni.search import resume_search, search
 from resolution_scaling.nni.search_report import SearchReport
 from resolution_scaling.nni.search_result import SearchResult, read_settings
 
-from .command_line import command_of
+from .command_line import command_of, ending_in_words, show_report
 from .files import SETTINGS_FILE, claim_folder, replacing
 from .run_facts import bullets, version_of
 from .search_task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
@@ -103,18 +103,17 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if importlib.util.find_spec("nni") is None:
         sys.exit("error: the searches need NNI: pip install 'torchprune-spatial[nni3]' (or [nni2] for NNI 2.10.1)")
-    options.output.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
-            files = Searches(options).run()
-    except Timeout:
-        sys.exit(f"error: --output: another run is writing to {options.output}; wait for it or choose another folder")
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; go on with the same command and --resume {_unfinished(options.output) or 'ID'}")
-    print((options.output / "report.md").read_text())
-    print("written:", *files, sep="\n  ")
+
+    def going_on() -> str:
+        return f"go on with the same command and --resume {_unfinished(options.output) or 'ID'}"
+
+    with ending_in_words(options.output, going_on):
+        try:
+            with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
+                files = Searches(options).run()
+        except (ValueError, RuntimeError, FileNotFoundError) as error:
+            sys.exit(f"error: {error}")
+    show_report(options.output, files)
 
 
 class Searches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,10 +13,16 @@ from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from .training import Hardware, SittingOver
 
 Result = TypeVar("Result")
+_WRITING_FAILED = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST")
+    if hasattr(errno, name)
+}
 
 
 def device(name: str) -> str:
@@ -82,17 +89,40 @@ def command_of(parser: argparse.ArgumentParser, arguments: list[str] | None) -> 
 
 
 @contextlib.contextmanager
-def ending_in_words(output: Path) -> Iterator[None]:
-    """Exit with a sentence that says what to do, if another run is at it, or this one is stopped or over for now."""
+def ending_in_words(output: Path, going_on: Callable[[], str] | None = None) -> Iterator[None]:
+    """Make the folder; exit with a sentence that says what to do where the run cannot go on.
+
+    That is: another run is at it, or this one is stopped, over for now, or cannot write.
+
+    Args:
+        output: folder.
+        going_on: how to go on later; default: by the same command.
+    """
+    going_on = going_on or (lambda: f"the same command goes on from {output}")
     try:
+        output.mkdir(parents=True, exist_ok=True)
         yield
     except Timeout:
         sys.exit(f"error: --output: another run is writing to {output}; wait for it or choose another folder")
     except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command goes on from {output}")
+        sys.exit(f"\nstopped; {going_on()}")
     except SittingOver as over:
-        print(f"{over}; the same command goes on from {output}", file=sys.stderr)
+        print(f"{over}; {going_on()}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _says_that_writing_failed(error):
+            raise
+        sys.exit(
+            f"error: --output: cannot write to {output}: {error}. Make room there, or choose another folder; what it "
+            f"holds is whole, and {going_on()}"
+        )
+
+
+def _says_that_writing_failed(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _WRITING_FAILED
+    text = str(error)  # safetensors and torch have errors of their own
+    return (isinstance(error, SafetensorError) and "I/O error" in text) or "inline_container" in text
 
 
 def run_what_is_free(output: Path, jobs: Mapping[str, Callable[[Path], Result]]) -> list[Result]:

@@ -19,8 +19,12 @@ SETTINGS_FILE = "settings.json"
 def replacing(file: Path) -> Iterator[Path]:
     """Give a path beside the file to write to; it takes the file's place by one rename when all went well."""
     partial = file.with_name(file.name + ".partial")
-    yield partial
-    os.replace(partial, file)
+    try:
+        yield partial
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def save_figures(folder: Path, figures: Mapping[str, Figure], **options: Any) -> None:

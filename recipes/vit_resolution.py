@@ -168,7 +168,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run the experiment and write its report."""
     options = parse_arguments(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
     with ending_in_words(options.output), FileLock(options.output / ".lock", timeout=0):
         _run(options)
 

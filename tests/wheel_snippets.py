@@ -5,6 +5,7 @@
 Not those of NNI, which are extras; where matplotlib is not installed, plotting has to say so.
 """
 
+import ast
 import re
 import sys
 from importlib.metadata import distribution
@@ -44,13 +45,11 @@ def presupposed() -> dict:
 
 
 def run(block: str) -> None:
-    """One snippet; without matplotlib the lines that need it have to raise an error that names it."""
-    plots = re.findall(r"^.*# needs matplotlib.*$", block, re.M)
+    """One snippet, statement by statement; those that plot may raise the error that asks for matplotlib."""
     names = presupposed()
-    exec(re.sub(r"^.*# needs matplotlib.*\n", "", block, flags=re.M), names)
-    for line in plots:
+    for statement in ast.parse(block).body:
         try:
-            exec(line, names)
+            exec(compile(ast.Module([statement], []), "README.md", "exec"), names)
         except ImportError as error:
             if "pip install matplotlib" not in str(error):
                 raise
