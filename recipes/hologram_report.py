@@ -50,11 +50,11 @@ def write_report(output: Path, experiment: HologramPruning, results: pd.DataFram
         results: rows of all base networks.
         command: that was given.
     """
-    strongest = results["keep_fraction"].min()
+    shown = shown_fraction(results)
     figures = {
-        "reconstructions.png": reconstructions_figure(experiment, results, strongest),
+        "reconstructions.png": reconstructions_figure(experiment, results, shown),
         "masks.png": masks_figure(experiment),
-        "filters.png": filters_figure(experiment, strongest),
+        "filters.png": filters_figure(experiment, shown),
         "performance.png": performance_figure(results[~results["mixed"]]),
     }
     if results["mixed"].any():
@@ -67,6 +67,13 @@ def write_report(output: Path, experiment: HologramPruning, results: pd.DataFram
     with replacing(output / "report.md") as partial:
         partial.write_text(_markdown(experiment, results, command))
     return [output / name for name in ("results.csv", "report.md", *figures)]
+
+
+def shown_fraction(results: pd.DataFrame) -> float:
+    """The fraction of kept filters that the pictures show: that which comes nearest to a tenth of the parameters."""
+    pruned = results[(results["criterion"] != UNPRUNED.criterion) & ~results["literal"]]
+    compression = pruned.groupby("keep_fraction")["compression"].mean()
+    return float((compression / 10).apply(math.log).abs().idxmin())
 
 
 def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, keep_fraction: float) -> plt.Figure:
@@ -253,7 +260,7 @@ def _markdown(experiment: HologramPruning, results: pd.DataFrame, command: str) 
         "The masks that the spatial criterion sees, from a target thresholded at 0.5:",
         "![A target and the coverage of its object at each level of the network](masks.png)",
         f"Filters of the base network, and those that the spatial criterion keeps at "
-        f"{results['keep_fraction'].min():g}: the highest in the object, and the furthest to the right in the "
+        f"{shown_fraction(results):g}: the highest in the object, and the furthest to the right in the "
         "background.",
         "![Mean activation of each filter in the object and in the background, kept or removed](filters.png)",
         "Channels of the twenty layers, in the order of the forward, by the fraction kept:",
