@@ -2,7 +2,8 @@
 
 A small ResNet is trained once. Then NNI (2.10.1 or 3.0) searches for networks that keep a limit on FLOPs: jointly, and
 with the same number of trials by pruning alone; resolutions alone are few, and all tried. The three Pareto fronts,
-their hypervolumes, and every trial are written to the output folder. While a search runs, NNI's web portal shows it.
+their hypervolumes, and every trial are written to the output folder; a run that was stopped goes on from there. While a
+search runs, NNI's web portal shows it.
 """
 
 from __future__ import annotations
@@ -30,15 +31,14 @@ from resolution_scaling.nni.search import resume_search, search
 from resolution_scaling.nni.search_report import SearchReport
 from resolution_scaling.nni.search_result import SearchResult, read_settings
 
-from .command_line import command_of, ending_in_words, show_report
-from .files import SETTINGS_FILE, claim_folder, replacing
+from .command_line import command_of, ending_in_words, refusing, show_report
+from .files import claim_folder, replacing
 from .run_facts import bullets, version_of
 from .search_task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
 from .training import Hardware, Training, save_weights, train
 
 RATIOS = {"_type": "quniform", "_value": [0.1, 0.6, 0.1]}
 PRUNING = {"l1": RATIOS, "spatial_mask": RATIOS}
-SIZES = [14, 16, 18, 20, 22, 24]
 REWARD_FOR_HALVING = {"flops": 0.01}
 TUNERS = ("TPE", "Evolution", "GridSearch", "Random")
 
@@ -51,12 +51,14 @@ class Preset:
         task: network and data.
         training: of the network before the searches.
         trials: of the joint search, and of pruning alone.
+        sizes: to choose from, px.
         flops_limit: share of the FLOPs of the unchanged network.
     """
 
     task: Task
     training: Training
     trials: int
+    sizes: tuple[int, ...] = (14, 16, 18, 20, 22, 24)
     flops_limit: float = 0.7
 
 
@@ -79,7 +81,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.autocompress_search", description=__doc__.split("\n\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help="size of the experiment (default: smoke)")
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/autocompress_PRESET)")
-    parser.add_argument("--resume", metavar="ID", help="NNI's id of the search to go on with, after it was stopped")
     parser.add_argument("--tuner", choices=TUNERS, default="TPE")
     parser.add_argument("--port", type=int, default=8080, help="of NNI's web portal (default: 8080)")
     parser.add_argument("--concurrency", type=int, help="trials at once (default: 2, on one core 1)")
@@ -103,16 +104,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if importlib.util.find_spec("nni") is None:
         sys.exit("error: the searches need NNI: pip install 'torchprune-spatial[nni3]' (or [nni2] for NNI 2.10.1)")
-
-    def going_on() -> str:
-        return f"go on with the same command and --resume {_unfinished(options.output) or 'ID'}"
-
-    with ending_in_words(options.output, going_on):
-        try:
-            with FileLock(options.output / ".lock", timeout=0):  # the system lets go of it, also after a kill
-                files = Searches(options).run()
-        except (ValueError, RuntimeError, FileNotFoundError) as error:
-            sys.exit(f"error: {error}")
+    try:
+        with ending_in_words(options.output), FileLock(options.output / ".lock", timeout=0):  # a kill frees it too
+            with refusing():
+                searches = Searches(options)
+            files = searches.run()
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}. When that is put right, the same command goes on from {options.output}")
     show_report(options.output, files)
 
 
@@ -143,12 +141,13 @@ class Searches:
             "port": self.options.port,
             "record": self.output / "points.jsonl",
         }
+        sizes = list(self.preset.sizes)
         by_tuner = {"tuner": self.options.tuner, "max_trials": self.preset.trials}
-        every_size = {"tuner": "GridSearch", "max_trials": len(SIZES) + 1}
+        every_size = {"tuner": "GridSearch", "max_trials": len(sizes) + 1}
         plans: dict[str, dict[str, Any]] = {
-            "joint": {"pruning": PRUNING, "size": SIZES, **by_tuner},
+            "joint": {"pruning": PRUNING, "size": sizes, **by_tuner},
             "pruning alone": {"pruning": PRUNING, **by_tuner},
-            "resolution alone": {"size": SIZES, **every_size},
+            "resolution alone": {"size": sizes, **every_size},
         }
         results = {name: self._search(name, plan | shared) for name, plan in plans.items()}
         return self._write(results)
@@ -161,18 +160,7 @@ class Searches:
             "tuner": self.options.tuner,
             "fashion_mnist": self.options.fashion_mnist,
         }
-        if self.options.resume and not (self.output / SETTINGS_FILE).exists():
-            raise ValueError(f"--resume: there is no search in {self.output}; give its folder by --output")
         claim_folder(self.output, settings)
-        unfinished = _unfinished(self.output)
-        if unfinished and unfinished != self.options.resume:
-            given = self.options.resume
-            raise ValueError(
-                f"{f'--resume: {given} is not the search' if given else '--output: a search'} that was stopped in "
-                f"{self.output}; go on with --resume {unfinished}, or delete the folder"
-            )
-        if self.options.resume and not unfinished:
-            raise ValueError(f"--resume: no search was stopped in {self.output}; leave --resume out")
 
     def _train_base(self) -> None:
         self.task.write(self.output)
@@ -200,13 +188,13 @@ class Searches:
     def _search(self, name: str, plan: dict[str, Any]) -> SearchResult:
         """A search; the result of an earlier run, or the rest of one that was stopped."""
         folder = self.output / name.replace(" ", "_")
-        finished = folder / "finished.json"
+        finished, earlier = folder / "finished.json", TrialRecord(folder / "trials.jsonl").results
         if finished.exists():
-            record = TrialRecord(folder / "trials.jsonl")
-            return SearchResult(record.results, read_settings(folder)["unchanged"], folder)
-        started = (folder / "experiment.json").exists()
-        start, before = time.perf_counter(), len(TrialRecord(folder / "trials.jsonl").results) if started else 0
-        with tqdm(total=plan["max_trials"], initial=before, desc=name) as bar:
+            return SearchResult(earlier, read_settings(folder)["unchanged"], folder)
+        if not earlier and folder.exists():
+            _remove(folder)
+        start = time.perf_counter()
+        with tqdm(total=plan["max_trials"], initial=len(earlier), desc=name) as bar:
 
             def show(result) -> None:
                 bar.update()
@@ -215,13 +203,13 @@ class Searches:
 
             from .searched_network import SearchedNetwork  # needs NNI
 
-            if started:
+            if earlier:
                 result = resume_search(folder, port=plan["port"], on_trial=show)
             else:
                 result = search(SearchedNetwork, output=folder, on_trial=show, **plan)
         with replacing(finished) as partial:
             seconds = round(time.perf_counter() - start, 1)
-            partial.write_text(json.dumps({"seconds": seconds, "resumed": started, "port": plan["port"]}))
+            partial.write_text(json.dumps({"seconds": seconds, "resumed": bool(earlier), "port": plan["port"]}))
         return result
 
     def _write(self, results: dict[str, SearchResult]) -> list[Path]:
@@ -271,12 +259,15 @@ tried ({repeated}) were not trained again. One network and one seed cannot tell 
 """
 
 
-def _unfinished(output: Path) -> str | None:
-    """NNI's id of the search in a folder that began and did not end."""
-    for file in output.glob("*/experiment.json"):
-        if not (file.parent / "finished.json").exists():
-            return json.loads(file.read_text())["experiment"]
-    return None
+def _remove(folder: Path) -> None:
+    """Remove a search without a trial, of which NNI may not have kept enough to go on; stop what a kill left of it."""
+    from resolution_scaling.nni.manager import stop_manager  # needs NNI
+
+    state = folder / "experiment.json"
+    if state.exists():
+        left = json.loads(state.read_text())
+        stop_manager(left["experiment"], left["port"])
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch_pruning.dependency import DependencyGraph, Group
 
+from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.groups import CHANNEL_LAYERS, members_that_read, reduce_over_members
 from torchprune_spatial.importance import CalibratedImportance, ChannelImportance
+from torchprune_spatial.interpolation import pivots
 from torchprune_spatial.measurements import Measurement, Reading
 from torchprune_spatial.outputs import output_layers_in
 from torchprune_spatial.regions import RegionMasks, regions_from_mask
@@ -39,9 +41,10 @@ def union(values: torch.Tensor) -> Scored:
 
 @dataclass(frozen=True)
 class RegionMoments(Measurement):
-    """Second moments of ``|activation|`` and 1 in each region, by coverage: ``[regions, channels + 1, channels + 1]``.
+    """Second moments of ``|activation|`` and 1, what each region adds: ``[regions, channels + 1, channels + 1]``.
 
-    The last row holds the means. Memory is of the order of the square of the number of channels.
+    By coverage. The last row holds the means, and last the region's share of the cells. Memory is of the order of the
+    square of the number of channels.
     """
 
     needs_regions: ClassVar[bool] = True
@@ -54,7 +57,7 @@ class RegionMoments(Measurement):
 
     def result(self, total: torch.Tensor, present: torch.Tensor, reader: str) -> torch.Tensor:
         """The moments."""
-        return (total / total[:, -1:, -1:]).cpu()
+        return (total / total[:, -1, -1].sum()).cpu()
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,11 @@ class MomentsImportance(CalibratedImportance):
 
     Args:
         loader: batches ``(inputs, targets)`` or ``(inputs, targets, masks)``.
-        score: ``(means [regions, channels], products [regions, channels, channels])`` -> scores and their tie-break.
-        through_kernels: whether the products are of the channels' contributions to the next layers: multiplied by those
-            of their outgoing kernels, as if neighbouring cells were alike.
+        score: `Moments` -> scores and their tie-break.
     """
 
-    def __init__(
-        self,
-        loader: Iterable,
-        score: Callable[[torch.Tensor, torch.Tensor], Scored],
-        through_kernels: bool = False,
-    ):
-        self.score, self.through_kernels = score, through_kernels
+    def __init__(self, loader: Iterable, score: Callable[[Moments], Scored]):
+        self.score = score
         super().__init__(loader)
 
     def _measurements(self) -> list[Measurement]:
@@ -109,17 +105,42 @@ class MomentsImportance(CalibratedImportance):
     def _score(self, group: Group) -> Scored | None:
         moments = self.statistics(group._DG).values[RegionMoments()]
         members, channels = members_that_read(group, moments), len(group[0].idxs)
-        means = reduce_over_members(members, {k: m[:, -1, :-1] for k, m in moments.items()}, "mean", channels)
+        means = {layer: of_layer[:, -1, :-1] / of_layer[:, -1, -1:] for layer, of_layer in moments.items()}
+        means = reduce_over_members(members, means, "mean", channels)
         if means is None:
             return None
+        areas = moments[members[0].layer][:, -1, -1]
         products = torch.zeros(len(means), channels, channels, dtype=torch.float64)
+        kernels = torch.zeros(channels, channels, dtype=torch.float64)
         for member in members:
-            of_layer, scale = moments[member.layer][:, :-1, :-1], len(members)
-            if self.through_kernels:  # as in ThiNet, each layer relative to its energy
-                of_layer = of_layer * _kernel_products(member.layer)
-                scale = of_layer.diagonal(dim1=1, dim2=2).sum().clamp_min(1e-300)
-            products += torch.stack([gram_of_group(region, member, channels) for region in of_layer]) / scale
-        return self.score(means, products)
+            of_layer = moments[member.layer][:, :-1, :-1] / moments[member.layer][:, -1:, -1:]
+            of_kernels = _kernel_products(member.layer)
+            energy = (of_layer * of_kernels).diagonal(dim1=1, dim2=2).sum().clamp_min(1e-300)
+            products += torch.stack([gram_of_group(region, member, channels) for region in of_layer]) / len(members)
+            kernels += gram_of_group(of_kernels, member, channels) / energy  # as in ThiNet, relative to its energy
+        return self.score(Moments(areas, means, products, kernels))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the channels of a group.
+
+    Attributes:
+        areas: share of the cells that lie in each region, ``[regions]``.
+        means: of ``|activation|``, ``[regions, channels]``.
+        products: of pairs of activations, mean over the cells of each region, ``[regions, channels, channels]``.
+        kernels: products of the kernels that read each pair, sum over the next layers, ``[channels, channels]``.
+    """
+
+    areas: torch.Tensor
+    means: torch.Tensor
+    products: torch.Tensor
+    kernels: torch.Tensor
+
+    @property
+    def centred(self) -> torch.Tensor:
+        """Covariances."""
+        return self.products - self.means.unsqueeze(2) * self.means.unsqueeze(1)
 
 
 def _kernel_products(layer: nn.Module) -> torch.Tensor:
@@ -131,37 +152,65 @@ def _kernel_products(layer: nn.Module) -> torch.Tensor:
     return torch.eye(layer.in_channels, dtype=torch.float64)  # grouped
 
 
-def _contrast(means: torch.Tensor, products: torch.Tensor) -> Scored:
+def _contrast(of: Moments) -> Scored:
     """Difference between object and background."""
-    return (means[0] - means[1]).abs(), means.sum(0)
+    return (of.means[0] - of.means[1]).abs(), of.means.sum(0)
 
 
-def _spread(means: torch.Tensor, products: torch.Tensor) -> Scored:
+def _balanced_means(of: Moments) -> Scored:
+    """Mean activation in the object and in the background, each relative to that of all the channels."""
+    return (of.means / of.means.sum(1, keepdim=True).clamp_min(1e-300)).sum(0), of.means.sum(0)
+
+
+def _spread(of: Moments) -> Scored:
     """Standard deviation in each region."""
-    return union((products.diagonal(dim1=1, dim2=2) - means.square()).clamp_min(0).sqrt())
+    return union(of.centred.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt())
 
 
-def _energy(means: torch.Tensor, products: torch.Tensor) -> Scored:
-    """Energy in each region."""
-    return union(products.diagonal(dim1=1, dim2=2).sqrt())
+def _contribution(of: Moments) -> Scored:
+    """Energy in each region that reaches the next layers, as if neighbouring cells were alike."""
+    return union((of.products * of.kernels).diagonal(dim1=1, dim2=2).sqrt())
 
 
-def _different(means: torch.Tensor, products: torch.Tensor) -> Scored:
-    """Channels that are not copies of better ones: pivoted Cholesky of the products, both regions alike."""
-    remaining, order = _balanced(products), []
-    for _ in range(len(remaining)):
-        left = remaining.diagonal().clone()
-        left[order] = -torch.inf
-        order.append(int(left.argmax()))
-        column = remaining[order[-1]].clone()
-        if column[order[-1]] > 1e-12:
-            remaining = remaining - torch.outer(column, column) / column[order[-1]]
-    return _places(torch.tensor(order)), means.sum(0)
-
-
-def _reconstruction(means: torch.Tensor, products: torch.Tensor) -> Scored:
+def _masked_thinet(of: Moments) -> Scored:
     """ThiNet's selection, where both regions count alike."""
-    return _places(tpami_order(_balanced(products))), means.sum(0)
+    return _places(tpami_order(_balanced(of.products * of.kernels))), of.means.sum(0)
+
+
+def _without_regions(of: Moments) -> Scored:
+    """The interpolative selection of the product, where each cell counts alike."""
+    return _places(pivots((of.areas[:, None, None] * of.products).sum(0))), of.means.sum(0)
+
+
+def _subspace(of: Moments) -> Scored:
+    """Channels from which all the others are best reconstructed."""
+    return _places(_explaining(_balanced(of.products), torch.eye(len(of.kernels), dtype=torch.float64))), of.means.sum(
+        0
+    )
+
+
+def _subspace_through_kernels(of: Moments) -> Scored:
+    """Channels from which what the next layers make of all is best reconstructed, as if neighbouring cells were alike.
+
+    With channels less their means, which biases can make up for.
+    """
+    return _places(_explaining(_balanced(of.centred), of.kernels)), of.means.sum(0)
+
+
+def _explaining(products: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Channels in the order in which each explains the most of ``tr(kernels @ products)`` beyond those before.
+
+    Farahat, Ghodsi, Kamel, "Efficient greedy feature selection for unsupervised learning", KAIS 35, 2013.
+    """
+    left, energy, order = products, products.diagonal(), []
+    for _ in range(len(products)):
+        gain = ((left @ kernels) * left).sum(1) / left.diagonal().clamp_min(1e-300)
+        gain[left.diagonal() <= 1e-9 * energy] = 0
+        gain[order] = -torch.inf
+        order.append(int(gain.argmax()))
+        if gain.max() > 0:
+            left = left - torch.outer(left[order[-1]], left[order[-1]]) / left[order[-1], order[-1]]
+    return torch.tensor(order)
 
 
 def _balanced(products: torch.Tensor) -> torch.Tensor:
@@ -237,13 +286,22 @@ def _inputs_of_layers(network: nn.Module) -> Iterator[dict[nn.Module, torch.Tens
             hook.remove()
 
 
+_OF_MOMENTS: dict[str, Callable[[Moments], Scored]] = {
+    "contrast": _contrast,
+    "balanced_means": _balanced_means,
+    "spread": _spread,
+    "contribution": _contribution,
+    "masked_thinet": _masked_thinet,
+    "subspace": _subspace,
+    "subspace_through_kernels": _subspace_through_kernels,
+    "interpolative_without_regions": _without_regions,
+}
 CANDIDATES: dict[str, Criterion] = {
-    "contrast": lambda network, loader: MomentsImportance(loader, _contrast),
-    "spread": lambda network, loader: MomentsImportance(loader, _spread),
+    name: lambda network, loader, score=score: MomentsImportance(loader, score) for name, score in _OF_MOMENTS.items()
+} | {
     "image_ranks": lambda network, loader: ImageRanksImportance(loader),
-    "contribution": lambda network, loader: MomentsImportance(loader, _energy, through_kernels=True),
-    "different": lambda network, loader: MomentsImportance(loader, _different),
-    "masked_thinet": lambda network, loader: MomentsImportance(loader, _reconstruction, through_kernels=True),
     "region_taylor": RegionTaylorImportance,
     "split_taylor": partial(RegionTaylorImportance, split_loss=True),
+    "interpolative": lambda network, loader: SpatialMaskImportance(loader, selection="interpolative"),
 }
+"""By name. The last is in the product."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -22,9 +20,9 @@ import resolution_scaling as rs
 from resolution_scaling.evaluation import top1_accuracy
 from resolution_scaling.transforms import evaluation_transform, train_transform
 
-from .files import claim_folder, replacing
 from .image_data import ImageData
-from .training import Hardware, Training, save_weights, train
+from .networks_folder import NetworksFolder
+from .training import Hardware, Training, train
 
 EVALUATION_BATCH = 256
 
@@ -116,13 +114,9 @@ class Classification:
     ):
         self.data, self.training, self.augmentation = data, training, augmentation
         self.hardware, self.output, self.whole_images = hardware, output, whole_images
-        (output / "networks").mkdir(parents=True, exist_ok=True)
         trained = {"training": dataclasses.asdict(training), "augmentation": dataclasses.asdict(augmentation)}
-        claim_folder(output, settings | trained | {"data": data.name, "mixed_precision": hardware.mixed_precision})
-        file = output / "results.csv"
-        self.results = (
-            pd.read_csv(file, dtype={"setting": str}, float_precision="round_trip") if file.exists() else pd.DataFrame()
-        )
+        self.folder = NetworksFolder(output, settings | trained | {"data": data.name}, hardware)
+        (output / "networks").mkdir(exist_ok=True)
 
     def run(self, variants: Iterable[Variant], seeds: Iterable[int]) -> pd.DataFrame:
         """Fill in the missing rows of ``results.csv`` and return it.
@@ -136,10 +130,13 @@ class Classification:
             start = time.perf_counter()
             rows = self._evaluate(self.network(seed, variant), seed, variant)
             rows["seconds"] = round(time.perf_counter() - start, 1)
-            self.results = pd.concat([self.results, rows], ignore_index=True)
-            with replacing(self.output / "results.csv") as partial:
-                self.results.to_csv(partial, index=False)
+            self.folder.append(rows)
         return self.results
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The rows so far."""
+        return self.folder.results
 
     @property
     def seconds(self) -> float:
@@ -148,20 +145,9 @@ class Classification:
 
     def network(self, seed: int, variant: Variant) -> nn.Module:
         """The trained network, in evaluation mode: loaded if it is there, else trained and saved."""
-        set_seed(seed)
-        network = variant.build(self.data.classes)
-        file = self.output / "networks" / f"{variant.name}_{seed}.safetensors"
-        if file.exists():
-            network.load_state_dict(load_file(file))
-        else:
-            self._train(network, seed, variant)
-            save_weights(network, file)
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
-        return network.to(self.hardware.accelerator().device, memory_format=torch.channels_last).eval()
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.output / "checkpoints"
+        build, fit = partial(variant.build, self.data.classes), partial(self._train, seed=seed, variant=variant)
+        network = self.folder.network(f"networks/{variant.name}_{seed}", build, fit, seed)
+        return network.to(memory_format=torch.channels_last)
 
     def _train(self, network: nn.Module, seed: int, variant: Variant) -> None:
         data, augmentation = self.data, self.augmentation
@@ -174,15 +160,13 @@ class Classification:
             trivial_augment=augmentation.trivial_augment,
             random_erasing=augmentation.random_erasing,
         )
-        folder = self._checkpoints / f"{variant.name}_{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
         train(
             network,
             self.training,
             nn.CrossEntropyLoss(label_smoothing=augmentation.label_smoothing),
             data.training(transform),
             data.validation(self._evaluation_transform(variant.K_train)),
-            folder=folder,
+            folder=self.folder.checkpoints / f"{variant.name}_{seed}",
             description=f"{variant.method} {variant.setting}, seed {seed}",
             hardware=self.hardware,
             seed=seed,

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -89,40 +90,40 @@ def command_of(parser: argparse.ArgumentParser, arguments: list[str] | None) -> 
 
 
 @contextlib.contextmanager
-def ending_in_words(output: Path, going_on: Callable[[], str] | None = None) -> Iterator[None]:
+def ending_in_words(output: Path) -> Iterator[None]:
     """Make the folder; exit with a sentence that says what to do where the run cannot go on.
 
     That is: another run is at it, or this one is stopped, over for now, or cannot write.
 
     Args:
         output: folder.
-        going_on: how to go on later; default: by the same command.
     """
-    going_on = going_on or (lambda: f"the same command goes on from {output}")
+    going_on = f"the same command goes on from {output}"
     try:
         output.mkdir(parents=True, exist_ok=True)
         yield
     except Timeout:
         sys.exit(f"error: --output: another run is writing to {output}; wait for it or choose another folder")
     except KeyboardInterrupt:
-        sys.exit(f"\nstopped; {going_on()}")
+        sys.exit(f"\nstopped; {going_on}")
     except SittingOver as over:
-        print(f"{over}; {going_on()}", file=sys.stderr)
+        print(f"{over}; {going_on}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, sqlite3.OperationalError) as error:
         if not _says_that_writing_failed(error):
             raise
         sys.exit(
             f"error: --output: cannot write to {output}: {error}. Make room there, or choose another folder; what it "
-            f"holds is whole, and {going_on()}"
+            f"holds is whole, and {going_on}"
         )
 
 
 def _says_that_writing_failed(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _WRITING_FAILED
-    text = str(error)  # safetensors and torch have errors of their own
-    return (isinstance(error, SafetensorError) and "I/O error" in text) or "inline_container" in text
+    if isinstance(error, SafetensorError):
+        return "I/O error" in str(error)
+    return isinstance(error, sqlite3.OperationalError) or "inline_container" in str(error)  # NNI's files; torch's
 
 
 def run_what_is_free(output: Path, jobs: Mapping[str, Callable[[Path], Result]]) -> list[Result]:

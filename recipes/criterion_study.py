@@ -28,12 +28,14 @@ from .command_line import (
     run_what_is_free,
     show_report,
 )
-from .study_experiment import LIMITS, STUDIED, Block, Preset, StudyExperiment
+from .study_experiment import EQUAL, LIMITS, STUDIED, Block, Preset, StudyExperiment
 from .study_report import write_report
 from .study_tasks import TASKS
 from .training import Training
 
-_COMPARED = ("weight_sum", "mean_activation", "taylor", "spatial_mask")
+_COMPARED = ("mean_activation", "spatial_mask", "taylor", "thinet", "fpgm", "interpolative")
+_HOST = ("uniform", "global", "isomorphic")
+_HOLOGRAM = ("hologram",)
 PRESETS = {
     "smoke": Preset(
         width=8,
@@ -45,7 +47,7 @@ PRESETS = {
         classifier=Training(6, 2e-3, 32, "one_cycle"),
         tasks=("hologram", "denoising"),
         bases=1,
-        blocks=(Block(("mean_activation", "spatial_mask"), ("uniform", "cost"), ("compression",), (10,)),),
+        blocks=(Block(("mean_activation", "interpolative"), folds=(False, True), factors=(10,)),),
     ),
     "small": Preset(
         width=12,
@@ -58,9 +60,13 @@ PRESETS = {
         tasks=tuple(TASKS),
         bases=5,
         blocks=(
-            Block(_COMPARED, tuple(ALLOCATIONS), LIMITS, (20,)),
-            Block(_COMPARED, ("uniform", "cost"), ("compression",), (4, 10, 40)),
-            Block(tuple(STUDIED), ("cost",), ("compression",), (10, 20)),
+            Block(_COMPARED, folds=(False, True)),
+            Block(("mean_activation", "taylor"), factors=(4, 10, 40)),
+            Block(("interpolative",), folds=(True,), factors=(4, 10, 40)),
+            Block(("weight_sum", "mean_activation", "taylor"), _HOST, limits=LIMITS, tasks=_HOLOGRAM),
+            Block(("interpolative",), (EQUAL, "uniform"), (True,), LIMITS, tasks=_HOLOGRAM),
+            Block(("taylor",), ("cost",), (False, True), LIMITS, tasks=_HOLOGRAM),
+            Block(tuple(STUDIED), tasks=_HOLOGRAM),
         ),
     ),
     "large": Preset(
@@ -73,9 +79,18 @@ PRESETS = {
         classifier=Training(20, 2e-3, 64, "one_cycle"),
         tasks=tuple(TASKS),
         bases=5,
-        blocks=(Block(tuple(STUDIED), tuple(ALLOCATIONS), LIMITS, (4, 10, 20, 40)),),
+        blocks=(Block(tuple(STUDIED), (EQUAL, *ALLOCATIONS), (False, True), LIMITS, (4, 10, 20, 40)),),
     ),
 }
+PRESETS["longer"] = dataclasses.replace(
+    PRESETS["small"],
+    retraining=Training(8, 2e-3, 4, "one_cycle"),
+    tasks=_HOLOGRAM,
+    blocks=(
+        Block(("interpolative",), (EQUAL, "uniform"), (True,)),
+        Block(("taylor",), ("cost", *_HOST)),
+    ),
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -85,11 +100,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, choices in (
         ("tasks", TASKS),
         ("criteria", STUDIED),
-        ("allocations", ALLOCATIONS),
+        ("allocations", (EQUAL, *ALLOCATIONS)),
         ("limits", LIMITS),
     ):
         parser.add_argument(f"--{name}", nargs="+", choices=list(choices), metavar="NAME", help=", ".join(choices))
     parser.add_argument("--factors", nargs="+", type=positive(float), metavar="X", help="how many times fewer")
+    parser.add_argument(
+        "--fold", action=argparse.BooleanOptionalAction, help="let the next layers make up for channels"
+    )
     parser.add_argument("--bases", type=positive(int), metavar="N", help="base networks (all defaults: the preset's)")
     add_hardware_options(parser)
     parser.add_argument("--output", type=Path, help="folder of the results (default: results/study_PRESET)")
@@ -106,7 +124,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def _blocks(options: argparse.Namespace, preset: Preset) -> tuple[Block, ...]:
     """Those of the preset; or, if the command names some of what is compared, each of it with each of all the rest."""
-    names = [field.name for field in dataclasses.fields(Block)]
+    options.folds = None if options.fold is None else (options.fold,)
+    names = [field.name for field in dataclasses.fields(Block) if field.name != "tasks"]
     if all(getattr(options, name) is None for name in names):
         return preset.blocks
     choices = []
@@ -126,12 +145,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> list[Path]:
     preset, hardware = PRESETS[options.preset], hardware_of(options)
-    cells = [*dict.fromkeys(cell for block in options.blocks for cell in block.cells())]
 
     def run(task: str, seed: int, folder: Path) -> pd.DataFrame:
         with refusing():
             experiment = StudyExperiment(task, preset, seed, hardware, folder)
-        return experiment.run(cells)
+        blocks = [block for block in options.blocks if block.tasks is None or task in block.tasks]
+        return experiment.run(dict.fromkeys(cell for block in blocks for cell in block.cells()))
 
     pairs = itertools.product(range(options.bases), options.tasks)
     results = run_what_is_free(options.output, {f"{task}_{seed}": partial(run, task, seed) for seed, task in pairs})

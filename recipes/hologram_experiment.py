@@ -17,9 +17,9 @@ import torch_pruning as tp
 from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+import resolution_scaling as rs
 from torchprune_spatial import CUSTOMIZED_PRUNERS, decouple_residuals, remove_dead_channels
 
 from .criteria import CRITERIA
@@ -259,8 +259,5 @@ def pruning_of(row: Any) -> Pruning:
 
 
 def count_cost(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """Parameters, and FLOPs of one image (two per multiplication, as torch counts them), on the meta device."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        copy.deepcopy(network).to("meta")(example.to("meta"))
-    return {"parameters": sum(p.numel() for p in network.parameters()), "flops": counter.get_total_flops()}
+    """Parameters, and FLOPs of one image by `resolution_scaling.profile`."""
+    return {"parameters": sum(p.numel() for p in network.parameters()), "flops": rs.profile(network, example).flops}

@@ -6,10 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +13,7 @@ import torch_pruning as tp
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from resolution_scaling.figures import TEXT, new_figure
 from torchprune_spatial import Calibration, SpatialMaskImportance
 from torchprune_spatial.report import plot_region_responses, plot_regions
 from torchprune_spatial.responses import region_responses
@@ -61,7 +58,6 @@ def write_report(output: Path, experiment: HologramPruning, results: pd.DataFram
         mixed = results["mixed"] | (results["criterion"] == UNPRUNED.criterion)
         figures["performance_mixed.png"] = performance_figure(results[mixed])
     save_figures(output, figures, dpi=130, bbox_inches="tight")
-    plt.close("all")
     with replacing(output / "results.csv") as partial:
         results.to_csv(partial, index=False)
     with replacing(output / "report.md") as partial:
@@ -76,7 +72,7 @@ def shown_fraction(results: pd.DataFrame) -> float:
     return float((compression / 10).apply(math.log).abs().idxmin())
 
 
-def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, keep_fraction: float) -> plt.Figure:
+def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, keep_fraction: float) -> Figure:
     """Test holograms, their targets, and what the unpruned network and those pruned to a fraction make of them."""
     is_shown = results["keep_fraction"].isin([1.0, keep_fraction]) & ~results["mixed"]
     rows = results[is_shown & (results["seed"] == experiment.seed)]
@@ -90,9 +86,10 @@ def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, k
         + f"MSE {1e3 * row.mse:.2f}e-3"
         for row in rows.itertuples()
     ]
-    figure, axes = plt.subplots(len(images), len(holograms), figsize=(1.3 * len(holograms) + 1.6, 1.3 * len(images)))
+    figure = Figure((1.3 * len(holograms) + 1.6, 1.3 * len(images)))
+    axes = figure.subplots(len(images), len(holograms))
     for line, name, batch in zip(axes, names, images, strict=True):
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=TEXT)
         for axis, image in zip(line, batch, strict=True):
             axis.imshow(image[0].astype(np.float32), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
@@ -118,11 +115,11 @@ def filters_figure(experiment: HologramPruning, keep_fraction: float) -> Figure:
     }
     figure = plot_region_responses(*network, kept)
     for axes, title in zip(figure.axes, layers.values(), strict=True):
-        axes.set_title("\n".join([title, *axes.get_title().splitlines()[1:]]), fontsize=9)
+        axes.set_title("\n".join([title, *axes.get_title().splitlines()[1:]]), fontsize=TEXT)
     return figure
 
 
-def performance_figure(results: pd.DataFrame) -> plt.Figure:
+def performance_figure(results: pd.DataFrame) -> Figure:
     """MSE and loss of accuracy against compression and speed-up (the paper's Figure 3); dashed: unpruned.
 
     Points are means over base networks (of MSE geometric), bars their 95 % intervals, if there are several.
@@ -136,7 +133,13 @@ def performance_figure(results: pd.DataFrame) -> plt.Figure:
         "mse": ("test MSE", 1.0, Interval.of_ratios),
         "delta_accuracy": ("Δacc (percentage points)", 100.0, Interval.of),
     }
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharex="col", sharey="row", layout="constrained")
+    figure = new_figure(10, 7)
+    axes = figure.subplots(2, 2, sharex="col", sharey="row")
+    for axis in axes.flat:  # before anything is drawn: a single point is then given some room on both sides
+        axis.set_xscale("log")
+        axis.xaxis.set(major_locator=FixedLocator(COST_TICKS), minor_locator=NullLocator())
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.grid(which="both", alpha=0.25)
     for line, (score, (score_label, scale, interval)) in zip(axes, scores.items(), strict=True):
         line[0].set_ylabel(score_label)
         base = scale * interval(results[is_unpruned][score]).mean
@@ -161,10 +164,6 @@ def performance_figure(results: pd.DataFrame) -> plt.Figure:
                     elinewidth=0.7,
                     label=_label(next(rows.itertuples())),
                 )
-            axis.set_xscale("log")
-            axis.xaxis.set(major_locator=FixedLocator(COST_TICKS), minor_locator=NullLocator())
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.grid(which="both", alpha=0.25)
     axes[0, 0].set_yscale("log")
     for axis, label in zip(axes[1], costs.values(), strict=True):
         axis.set_xlabel(label)

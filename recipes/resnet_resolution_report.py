@@ -11,8 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 import resolution_scaling as rs
-from resolution_scaling.compare import COLORS, MARKERS
-from resolution_scaling.figures import new_figure
+from resolution_scaling.figures import COLORS, MARKERS, SMALL, new_figure
 
 from .claims import Claim, Interval, claims_table
 from .classification import Classification
@@ -207,7 +206,7 @@ def trade_offs_figure(results: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
             )
         for row in best.loc[method].itertuples():
             place = (row.flops / 1e6, row.memory / 1e6)
-            axes.annotate(row.Index, place, (7, -3), textcoords="offset points", fontsize=8, zorder=4)
+            axes.annotate(row.Index, place, (7, -3), textcoords="offset points", fontsize=SMALL, zorder=4)
     axes.set(xscale="log", xlabel="MFLOPs", ylabel="memory (MB)")
     axes.grid(alpha=0.25)
     for handle in axes.legend(frameon=False).legend_handles:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torch_pruning.dependency import Group
 from tqdm import tqdm
 
 import torchprune_spatial
@@ -28,6 +29,8 @@ from .training import Hardware, Training
 from .unet import ResUNet, digit_classifier
 
 LIMITS = ("compression", "speedup")
+EQUAL = "equal"
+"""Allocation "cost" from the order of the scores alone: every criterion keeps as many channels in each layer."""
 STUDIED: dict[str, Criterion] = CRITERIA | RIVALS | CANDIDATES
 
 
@@ -37,35 +40,43 @@ class Cell:
 
     Attributes:
         criterion: key of `STUDIED`.
-        allocation: of `torchprune_spatial.prune_to`.
+        allocation: of `torchprune_spatial.prune_to`, or `EQUAL`.
+        fold: whether the next layers make up for the channels that go, with ``fold`` of `SpatialMaskImportance`.
         limit: ``"compression"`` (parameters) or ``"speedup"`` (FLOPs).
         factor: how many times fewer.
     """
 
     criterion: str
     allocation: str
+    fold: bool
     limit: str
     factor: float
 
     def __str__(self):
-        return f"{self.criterion} {self.allocation} {self.limit} {self.factor:g}"
+        return f"{self.criterion} {self.allocation}{' fold' * self.fold} {self.limit} {self.factor:g}"
 
 
-UNPRUNED = Cell("unpruned", "", "", 1.0)
+UNPRUNED = Cell("unpruned", "", False, "", 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Ways to prune: each criterion with each allocation, to each factor of each limit (see `Cell`)."""
+    """Ways to prune: each criterion with each allocation, folded or not, to each factor of each limit (see `Cell`).
+
+    Attributes:
+        tasks: for which; None for all.
+    """
 
     criteria: tuple[str, ...]
-    allocations: tuple[str, ...]
-    limits: tuple[str, ...]
-    factors: tuple[float, ...]
+    allocations: tuple[str, ...] = (EQUAL,)
+    folds: tuple[bool, ...] = (False,)
+    limits: tuple[str, ...] = ("compression",)
+    factors: tuple[float, ...] = (20,)
+    tasks: tuple[str, ...] | None = None
 
     def cells(self) -> list[Cell]:
         """All of them."""
-        choices = (self.criteria, self.allocations, self.limits, self.factors)
+        choices = (self.criteria, self.allocations, self.folds, self.limits, self.factors)
         return [Cell(*choice) for choice in itertools.product(*choices)]
 
 
@@ -156,11 +167,18 @@ class StudyExperiment:
         start = time.perf_counter()
         set_seed(self.seed)
         network = copy.deepcopy(self.base)
+        importance, folding = STUDIED[cell.criterion](network, self.calibration), None
+        if cell.allocation == EQUAL:
+            importance = in_places(importance)
+        if cell.fold:
+            folding = torchprune_spatial.SpatialMaskImportance(self.calibration, selection="interpolative")
+            importance = after(folding, importance)
         record = torchprune_spatial.prune_to(
             network,
             (self.test.inputs[:1].to(self.folder.device),),
-            STUDIED[cell.criterion](network, self.calibration),
-            allocation=cell.allocation,
+            importance,
+            allocation="cost" if cell.allocation == EQUAL else cell.allocation,
+            before_removal=folding and folding.fold,
             ignored_layers=[network.output],
             **{cell.limit: cell.factor},
         )
@@ -186,6 +204,29 @@ class StudyExperiment:
         names = [field.name for field in dataclasses.fields(Cell)]
         rows = self.folder.results.reindex(columns=names).fillna("")
         return [Cell(*row) for row in rows.itertuples(index=False)]
+
+
+Scoring = Callable[[Group], torch.Tensor | None]
+
+
+def in_places(importance: Scoring) -> Scoring:
+    """The place of each score among those of its group, from above 0 to 1."""
+
+    def score(group: Group) -> torch.Tensor | None:
+        scores = importance(group)
+        return None if scores is None else (scores.argsort().argsort() + 1) / len(scores)
+
+    return score
+
+
+def after(first: Scoring, importance: Scoring) -> Scoring:
+    """The importance, once the first one has seen the group."""
+
+    def score(group: Group) -> torch.Tensor | None:
+        first(group)
+        return importance(group)
+
+    return score
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from resolution_scaling.compare import COLORS, MARKERS
 from .claims import Interval
 from .files import replacing, save_figures
 from .run_facts import bullets, run_facts
-from .study_experiment import UNPRUNED, Preset
+from .study_experiment import EQUAL, UNPRUNED, Preset
 from .training import Hardware
 
-WAY = ["criterion", "allocation"]
-OURS = ("spatial_mask", "cost")
+WAY = ["criterion", "allocation", "fold"]
+OURS = ("interpolative", EQUAL, True)
 """The setting that the others are compared with."""
 
 
@@ -51,7 +52,7 @@ def paired(results: pd.DataFrame, score: str = "mse") -> pd.DataFrame:
         score: a column of errors above 0.
 
     Returns:
-        Columns ``criterion, allocation, times`` (an `Interval` of ratios to `OURS`); empty if ours is not there.
+        Columns ``criterion, allocation, fold, times`` (an `Interval` of ratios to `OURS`); empty if ours is not there.
     """
     errors = results.pivot(index="seed", columns=WAY, values=score)
     if OURS not in errors:
@@ -69,6 +70,11 @@ def verdict(times: Interval) -> str:
     return "better" if times.high < 1 else "noise"
 
 
+def name_of(criterion: str, allocation: str, fold: bool) -> str:
+    """A way to prune, in words."""
+    return f"{criterion.replace('_', ' ')}, {allocation}{', folded' * fold}"
+
+
 def study_figure(results: pd.DataFrame) -> plt.Figure:
     """Test MSE against the budget, a panel a task and limit: geometric mean over base networks."""
     pruned = results[results["criterion"] != UNPRUNED.criterion]
@@ -76,22 +82,24 @@ def study_figure(results: pd.DataFrame) -> plt.Figure:
     columns = min(4, len(panels))
     shape = (math.ceil(len(panels) / columns), columns)
     figure, axes = plt.subplots(*shape, figsize=(4 * shape[1], 3.6 * shape[0] + 1), squeeze=False, layout="constrained")
-    styles = dict(zip(pruned["criterion"].unique(), zip(COLORS, MARKERS, strict=False), strict=False))
-    lines = dict(zip(pruned["allocation"].unique(), (":", "--", "-", "-."), strict=False))
+    ways = pruned.groupby(WAY, sort=False)["factor"].nunique()
+    ways = ways[ways == ways.max()].index  # those that make the longest lines
+    styles = dict(zip(ways, zip(itertools.cycle(COLORS), itertools.cycle(MARKERS)), strict=False))
     for axis, ((task, limit), rows) in zip(axes.flat, panels, strict=False):
         base = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]["mse"]
         axis.axhline(Interval.of_ratios(base).mean, color="black", linewidth=0.8, label="unpruned")
-        for (criterion, allocation), line in rows.groupby(WAY, sort=False):
+        for way, line in rows.groupby(WAY, sort=False):
+            if way not in styles:
+                continue
             means = {factor: Interval.of_ratios(errors).mean for factor, errors in line.groupby("factor")["mse"]}
-            colour, marker = styles[criterion]
+            colour, marker = styles[way]
             axis.plot(
                 [*means],
                 [*means.values()],
                 color=colour,
                 marker=marker,
                 markersize=4,
-                linestyle=lines[allocation],
-                label=f"{criterion.replace('_', ' ')}, {allocation}",
+                label=name_of(*way),
             )
         axis.set(xscale="log", yscale="log", title=task, xlabel=f"{limit} (x)")
         axis.set_xticks(sorted(rows["factor"].unique()), [f"{x:g}" for x in sorted(rows["factor"].unique())])
@@ -116,8 +124,10 @@ def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command
         "# Which criterion, and which allocation",
         bullets(facts),
         "Every way to prune reaches the same budget on the same base networks, with the same retraining. *Times "
-        f"ours*: test MSE over that of {' '.join(OURS).replace('_', ' ')} on the same base network, geometric mean "
-        "with its 95 % interval (Student's t over base networks); *noise* where the interval holds 1.",
+        f"ours*: test MSE over that of {name_of(*OURS)} on the same base network, geometric mean with its 95 % "
+        "interval (Student's t over base networks); *noise* where the interval holds 1. Allocation *equal*: every "
+        'criterion keeps as many channels in each layer as the others (by `allocation="cost"`); *folded*: the next '
+        "layers make up for what goes (`before_removal=importance.fold`).",
         "![Test MSE against the budget](study.png)",
     ]
     pruned = results[results["criterion"] != UNPRUNED.criterion]
@@ -135,13 +145,14 @@ def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    times = {tuple(row[:2]): row[2] for row in paired(rows).itertuples(index=False)}
+    times = {tuple(row[:3]): row[3] for row in paired(rows).itertuples(index=False)}
     table = []
     for way, group in rows.groupby(WAY, sort=False):
         table.append(
             {
                 "criterion": way[0].replace("_", " "),
                 "allocation": way[1],
+                "folded": "yes" * way[2],
                 "MSE x 1e3": f"{1e3 * Interval.of_ratios(group['mse']).mean:.2f}",
                 "in objects x 1e3": f"{1e3 * Interval.of_ratios(group['mse_object']).mean:.1f}",
                 "Δacc, points": f"{100 * group['delta_accuracy'].mean():.1f}",

@@ -30,7 +30,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": lambda parameters, **settings: torch.optim.SGD(parameters, momentum=0.9, **settings),
 }
-SCHEDULES = ("constant", "one_cycle", "cosine")
 
 
 @dataclass(frozen=True)

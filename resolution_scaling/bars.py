@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .figures import new_figure, saved
+from .figures import COLORS, SMALL, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,10 +37,10 @@ def cost_bars(report: CostReport, path: str | os.PathLike[str] | None = None, de
     figure = new_figure(10, 1.4 + 0.22 * len(costs))
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (label, value) in zip(panels, PANELS.items(), strict=True):
-        axes.barh(range(len(costs)), [value(cost) for cost in costs.values()], height=0.8, color="#0072B2")
+        axes.barh(range(len(costs)), [value(cost) for cost in costs.values()], height=0.8, color=COLORS[0])
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(costs)), costs, fontsize=8)
+    panels[0].set_yticks(range(len(costs)), costs, fontsize=SMALL)
     panels[0].set_ylim(len(costs) - 0.4, -0.6)  # the first module on top
     inputs = " and ".join(str(list(shape)) for shape in report.inputs)
     figure.suptitle(f"{report.model} on {inputs}, {report.view} view", fontsize=10)

@@ -12,7 +12,7 @@ import torch.nn as nn
 from .cnn import image_of
 from .compare import Comparison
 from .cost import profile
-from .figures import COLORS, MARKERS, new_figure, saved
+from .figures import COLORS, MARKERS, SMALL, TEXT, new_figure, saved
 from .meta import meta_copy
 from .report import TOTALS, CostReport
 from .scaling import scale_resolution
@@ -84,13 +84,13 @@ class ResolutionComparison(Comparison):
                     linestyle="--" if i else "-",
                 )
             axes.set_ylim(0, 1.08 * (max(getattr(report, cost) for report in self.reports.values()) / unit or 1))
-            axes.set_ylabel(label, fontsize=9)
-            axes.tick_params(labelsize=8, labelbottom=True)
-            axes.set_xlabel("resolution, px", fontsize=9)
+            axes.set_ylabel(label, fontsize=TEXT)
+            axes.tick_params(labelsize=SMALL, labelbottom=True)
+            axes.set_xlabel("resolution, px", fontsize=TEXT)
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
         handles = grid[0, 0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside upper center", ncols=len(METHODS), frameon=False, fontsize=9)
+        figure.legend(*handles, loc="outside upper center", ncols=len(METHODS), frameon=False, fontsize=TEXT)
         return saved(figure, path)
 
 

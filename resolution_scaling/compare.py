@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from .cnn import image_of
 from .cost import profile
-from .figures import COLORS, MARKERS, new_figure, saved
+from .figures import COLORS, MARKERS, SMALL, new_figure, saved
 from .report import CostReport
 from .vit import is_vit, token_sizes
 
@@ -97,7 +97,7 @@ class Comparison:
             color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
             axes.plot(flops, megabytes, label=method, color=color, marker=marker)
             for point in zip(settings, flops, megabytes, strict=True):
-                axes.annotate(point[0], point[1:], (4, 4), textcoords="offset points", fontsize=8)
+                axes.annotate(point[0], point[1:], (4, 4), textcoords="offset points", fontsize=SMALL)
         axes.set_xlabel("GFLOPs")
         axes.set_ylabel(f"{memory.removesuffix('_bytes').replace('_', ' ')}, MB")
         axes.set_ylim(0)

@@ -12,6 +12,9 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = "osD^vPX"
 """Okabe and Ito's colours, and a marker for each, so that lines are told apart also in black and white."""
 
+SMALL, TEXT = 8, 9
+"""Font sizes, pt."""
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches.

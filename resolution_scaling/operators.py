@@ -46,8 +46,8 @@ def _attention(args: Sequence[Any], out: torch.Tensor) -> int:
 
     Those that a mask hides count too.
     """
-    query, key, value = args[:3]
-    return math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    query, _, value = args[:3]
+    return _attention_scores(args) * (query.shape[-1] + value.shape[-1])
 
 
 MACS: dict[str, Formula] = {
@@ -92,84 +92,22 @@ PER_INPUT = {
 """FLOPs of each number that is read, roughly."""
 
 MOVES = {
-    *(
-        "_to_copy",
-        "clone",
-        "copy",
-        "cat",
-        "stack",
-        "repeat",
-        "index",
-        "index_select",
-        "index_copy",
-        "gather",
-        "scatter",
-    ),
-    *("embedding", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
-    *(
-        "flip",
-        "roll",
-        "im2col",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "native_channel_shuffle",
-        "fill",
-    ),
-    *(
-        "zero",
-        "masked_fill",
-        "masked_scatter",
-        "where",
-        "tril",
-        "triu",
-        "diag_embed",
-        "one_hot",
-        "split_with_sizes_copy",
-    ),
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d", "unfold_copy"),
+    *("_to_copy", "clone", "copy", "cat", "stack", "repeat", "split_with_sizes_copy", "unfold_copy", "flip", "roll"),
+    *("index", "index_select", "index_copy", "gather", "scatter", "embedding", "one_hot", "im2col"),
+    *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
+    *("fill", "zero", "masked_fill", "masked_scatter", "where", "tril", "triu", "diag_embed"),
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
     *("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d", "adaptive_max_pool2d", "max_unpool2d"),
-    *(
-        "max",
-        "min",
-        "amax",
-        "amin",
-        "aminmax",
-        "argmax",
-        "argmin",
-        "any",
-        "all",
-        "sort",
-        "argsort",
-        "topk",
-        "bucketize",
-    ),
-    *(
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "maximum",
-        "minimum",
-        "bitwise_not",
-        "logical_not",
-        "logical_and",
-        "logical_or",
-    ),
+    *("max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "maximum", "minimum", "any", "all"),
+    *("sort", "argsort", "topk", "bucketize", "clamp", "clamp_min", "clamp_max"),
+    *("bitwise_not", "logical_not", "logical_and", "logical_or"),
 }
 """Copies and comparisons: no arithmetic."""
 
 CREATION = (
-    "empty",
-    "zeros",
-    "ones",
-    "full",
-    "arange",
-    "linspace",
-    "eye",
-    "scalar_tensor",
-    "rand",
-    "new_",
-    "lift_fresh",
+    *("empty", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar_tensor", "rand"),
+    *("new_", "lift_fresh"),
 )
 """Beginnings of the names of what makes tensors from nothing: memory, but no operator."""
 

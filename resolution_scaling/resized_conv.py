@@ -71,7 +71,7 @@ class ResizedConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, {sizes} {self.interpolation}"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        return _blank, _role_and_plain(type(self)), self.__dict__.copy()
+        return _blank, role_and_plain(type(self)), self.__dict__.copy()
 
 
 class FirstConvReduction(ResizedConv2d):
@@ -96,7 +96,7 @@ def resize_output(
 def undo_resize_output(convolution: ResizedConv2d) -> None:
     """Make it, in place, the convolution that it was."""
     plain_one: Any = convolution  # which it becomes
-    plain_one.__class__ = _role_and_plain(type(convolution))[1]
+    plain_one.__class__ = role_and_plain(type(convolution))[1]
     del convolution.own_size, convolution.resized, convolution.interpolation
 
 
@@ -107,7 +107,8 @@ def _resized_class(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> type[Re
     return type(role.__name__, (role, plain), {"__module__": __name__})
 
 
-def _role_and_plain(resized: type[ResizedConv2d]) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
+def role_and_plain(resized: type[ResizedConv2d]) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
+    """What a class of resized convolutions does, and the class that they had before."""
     if resized in (FirstConvReduction, LastConvRestoration):
         return resized, nn.Conv2d
     role, plain = resized.__bases__

@@ -13,7 +13,7 @@ from torch import nn
 from recipes.unet import ResUNet
 from torchprune_spatial.allocation import cost_order
 from torchprune_spatial.budget import prune_to
-from torchprune_spatial.removal import Member, ScoredGroup
+from torchprune_spatial.removal import LayerSide, ScoredGroup
 
 from .networks import networks
 from .pruning import EXAMPLE
@@ -26,7 +26,7 @@ def chain(*widths, scores=None):
     groups = {}
     for i, width in enumerate(widths):
         values = torch.tensor(scores[i] if scores else [1.0] * width)
-        members = (Member(f"l{i}", True, width, 1.0), Member(f"l{i + 1}", False, width, 1.0))
+        members = (LayerSide(f"l{i}", True, width, 1.0), LayerSide(f"l{i + 1}", False, width, 1.0))
         groups[f"g{i}"] = ScoredGroup(values, 1, (), (), members)
     return groups
 

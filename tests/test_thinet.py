@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from torchprune_spatial import ThiNetImportance
-from torchprune_spatial.thinet import _scale_inputs, contributions, iccv_order, rescaling, tpami_order
+from torchprune_spatial.contributions import contributions
+from torchprune_spatial.thinet import _scale_inputs, iccv_order, rescaling, tpami_order
 
 from .networks import ProgramNet, calibration, networks, plain_net
 from .pruning import EXAMPLE, group_of, make_pruner, prune

@@ -44,6 +44,7 @@ def prune_to(
     speedup: float | None = None,
     allocation: str | None = None,
     tolerance: float = 0.02,
+    before_removal: Callable[[Group], None] | None = None,
     **options: Any,
 ) -> PruningRecord:
     """Prune a network until it is so many times smaller or faster, and no further.
@@ -67,6 +68,8 @@ def prune_to(
             ``speedup``) that they save; see `allocation.cost_order`.
         tolerance: how far from the target is near enough. Farther, which happens where one step of the order removes
             much (small networks, ``round_to``), there is a warning.
+        before_removal: is called with each group, on the network, just before its channels go: `fold` of
+            `SpatialMaskImportance` or ``fold_rescaling`` of `ThiNetImportance`, which make up for them.
         options: of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``, ``num_heads``
             (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``, ``forward_fn``, ..., and in
             place of ``allocation`` also ``global_pruning`` and ``isomorphic``. Layers in ``pruning_ratio_dict`` keep
@@ -94,7 +97,7 @@ def prune_to(
         steps = search.nearest(tolerance)
         search.warn(steps, tolerance)
         record = PruningRecord(model, example_inputs, search.options["forward_fn"])
-        record.step(_Pruner(model, example_inputs, search.plan(steps), search.replay))
+        record.step(_Pruner(model, example_inputs, search.plan(steps), search.replay), before_removal)
     return record
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch.nn as nn
 
-from resolution_scaling.figures import COLORS, new_figure, saved
+from resolution_scaling.figures import COLORS, SMALL, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
 """Layers that are left out: they keep the channels of the layer before them."""
-
-SMALL, TEXT = 8, 9
-"""Font sizes, pt."""
 
 
 def plot_kept_channels(record: PruningRecord, path: str | os.PathLike[str] | None = None) -> Figure:

@@ -16,10 +16,13 @@ from resolution_scaling.evaluation import evaluating
 from .calibration import Forward, Masks
 from .groups import CHANNEL_LAYERS, best_of_parts, members_that_write, reduce_over_members
 from .importance import CalibratedImportance, ChannelImportance, Normalizer
+from .interpolation import Interpolation
 from .measurements import CELLS, MeanMagnitude, Measurement, NonzeroShare, RegionMeans
 from .outputs import output_layers_in
 from .selection import in_order_of, top_count, union_of_tops, union_scores
 from .statistics import Calibration
+
+SELECTIONS = ("union", "interpolative")
 
 
 class SpatialMaskImportance(CalibratedImportance):
@@ -42,6 +45,12 @@ class SpatialMaskImportance(CalibratedImportance):
       flattening), all the regions see the same mean;
     - the number of channels kept is the pruner's; for the paper's, see `pruning_ratio_dict`.
 
+    With ``selection="interpolative"``, which we recommend, those channels are kept from which the others are best
+    interpolated, where every region counts alike: QR with column pivoting of activations that are sampled in each
+    region (Chee, Renz, Damle, De Sa, "Model preserving compression for neural networks", NeurIPS 2022, without
+    regions). A score is a channel's place among the pivots, from 1 down. It is the better choice together with `fold`,
+    which lets the next layers make up for what goes; see the study in the documentation.
+
     The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
     whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
     Channels that are outputs of the network are never pruned; a warning names their layers.
@@ -58,6 +67,8 @@ class SpatialMaskImportance(CalibratedImportance):
             mask: binary, one plane a region, or a label map.
         cells: which cells of a downsampled mask count: ``"auto"`` (pure cells, or coverage where a region has none),
             ``"pure"`` (the paper's literal rule; raises where it is undefined) or ``"coverage"``.
+        selection: ``"union"``, the paper's Algorithm 1, or ``"interpolative"``, to which ``cells`` and ``normalizer``
+            do not apply.
         group_reduction: as in Torch-Pruning, how a channel that several layers read gets one value: ``"mean"``,
             ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
         normalizer: how scores of different layers compare, for global pruning (the paper's "globalwise" configuration,
@@ -85,13 +96,16 @@ class SpatialMaskImportance(CalibratedImportance):
         *,
         masks: Masks | None = None,
         cells: str = "auto",
+        selection: str = "union",
         group_reduction: str = "mean",
         normalizer: Normalizer = "max",
         forward: Forward | None = None,
     ):
-        if cells not in CELLS:
-            raise ValueError(f"cells is {cells!r}; expected one of {', '.join(map(repr, CELLS))}")
+        for name, value, choices in (("cells", cells, CELLS), ("selection", selection, SELECTIONS)):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
         self.measurement = RegionMeans(cells)
+        self.interpolation = Interpolation() if selection == "interpolative" else None
         super().__init__(
             loader,
             threshold,
@@ -100,6 +114,31 @@ class SpatialMaskImportance(CalibratedImportance):
             group_reduction=group_reduction,
             normalizer=normalizer,
         )
+
+    def fold(self, group: Group) -> None:
+        """Let the next layers read the channels that are about to go from those that stay.
+
+        The channels that go are replaced by linear combinations of those that stay, fitted by least squares to the
+        activations of the calibration data, each region of the same weight. They become part of the weights of the
+        layers that read them; layers that do not mix channels (depthwise convolutions) stay as they are. Call it before
+        the group is pruned, in the same step that scored it; with `prune_to`, pass ``before_removal=importance.fold``.
+
+        Args:
+            group: channels to be removed, as the pruner yields them.
+
+        Raises:
+            ValueError: the selection is not ``"interpolative"``, or the group was not scored by this importance.
+
+        Example:
+            >>> importance = tp.importance.SpatialMaskImportance(loader, selection="interpolative")
+            >>> pruner = tp.pruner.BasePruner(model, example_inputs, importance=importance, pruning_ratio=0.7)
+            >>> for group in pruner.step(interactive=True):
+            ...     importance.fold(group)
+            ...     group.prune()
+        """
+        if self.interpolation is None:
+            raise ValueError("fold needs selection='interpolative'")
+        self.interpolation.fold(group)
 
     def pruning_ratio_dict(
         self,
@@ -133,6 +172,8 @@ class SpatialMaskImportance(CalibratedImportance):
             >>> pruner = tp.pruner.BasePruner(model, example_inputs, importance, pruning_ratio_dict=ratios)
             >>> pruner.step()
         """
+        if self.interpolation is not None:
+            raise ValueError("pruning_ratio_dict is Algorithm 1: it needs selection='union'")
         top_count(keep_fraction, 1)
         options = {"in_channel_groups": {}, "out_channel_groups": {}, **options}
         with evaluating(model):
@@ -160,9 +201,12 @@ class SpatialMaskImportance(CalibratedImportance):
         return ratios
 
     def _measurements(self) -> list[Measurement]:
-        return [self.measurement]
+        return [self.interpolation.measurement if self.interpolation else self.measurement]
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if self.interpolation is not None:
+            places = self.interpolation.score(group, self.statistics(group._DG).values[self.interpolation.measurement])
+            return None if places is None else (places, places)
         means = self._values(group, self.measurement)
         if means is None:
             return None

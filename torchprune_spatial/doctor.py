@@ -16,11 +16,13 @@ from torch.utils._pytree import tree_map
 from torch_pruning.dependency import Dependency, DependencyGraph, Group
 from torch_pruning.dependency.node import Node
 
+from resolution_scaling.meta import tensors_in
+
 from .attention import attention_heads, update_attention
 from .calibration import call_model
 from .groups import CHANNEL_LAYERS, channel_layers, producers_of, writers_in
 from .kill_test import KillTest
-from .outputs import OutputTrace, tensors_in
+from .outputs import OutputTrace
 
 IGNORE = "add them to the pruner's ignored_layers"
 REWRITE = (

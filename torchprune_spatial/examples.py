@@ -16,7 +16,7 @@ from resolution_scaling.evaluation import device_of, evaluating
 
 from .calibration import CalibrationData
 from .groups import members_that_read
-from .regions import RegionMasks
+from .regions import RegionMasks, token_grid
 from .responses import ReadNetwork
 from .statistics import Calibration
 
@@ -144,7 +144,7 @@ def maps_of(network: ReadNetwork, layer: str, image: Example) -> torch.Tensor:
 
     def read(reader: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = next(a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)).detach()
-        maps = _on_grid(x.movedim(-1, 1) if isinstance(reader, nn.Linear) else x, image.planes)
+        maps = _on_grid(x.movedim(-1, 1) if isinstance(reader, nn.Linear) else x, image.planes.shape[1:])
         if maps is None:
             return
         for channel, number in filters[reader]:
@@ -164,14 +164,12 @@ def maps_of(network: ReadNetwork, layer: str, image: Example) -> torch.Tensor:
     return torch.stack([found.get(number, nothing) for number in range(network.filters(layer))])
 
 
-def _on_grid(x: torch.Tensor, planes: torch.Tensor) -> torch.Tensor | None:
+def _on_grid(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor | None:
     """``[1, channels, *grid]`` or tokens as ``[channels, height, width]``; None where positions are unknown."""
-    weights = RegionMasks(torch.ones_like(planes[None, :1])).weights(len(x), tuple(x.shape[2:]))
-    if weights is None or x.ndim == 4:
-        return None if weights is None else x[0]
-    tokens = x[0][:, weights[0, 1, 0] > 0]  # without class and register tokens, which lie nowhere
-    height, width = planes.shape[1:]
-    return tokens.unflatten(1, (round(math.sqrt(tokens.shape[1] * height / width)), -1))
+    prefix_tokens, grid = token_grid(x.shape[2], size) if x.ndim == 3 else (0, tuple(x.shape[2:]))
+    if len(x) != 1 or len(grid) != 2 or math.prod(grid) == 1:
+        return None
+    return x[0].flatten(1)[:, prefix_tokens:].unflatten(1, grid)
 
 
 def _one_of(inputs: Any, i: int, count: int) -> Any:

@@ -12,8 +12,9 @@ import torch
 import torch.nn as nn
 from torch import fx
 
+from resolution_scaling.meta import tensors_in
+
 from .channel_scatter import ChannelScatter
-from .outputs import tensors_in
 
 IN_PLACE_ADDS = (operator.iadd, torch.Tensor.add_, "add_")
 ADDS = (operator.add, torch.add, torch.Tensor.add, "add", *IN_PLACE_ADDS)

@@ -21,7 +21,7 @@ import torch_pruning as tp
 from torch.utils._pytree import tree_map_only
 from torch_pruning.dependency import DependencyGraph, Group
 
-from resolution_scaling.evaluation import evaluating
+from resolution_scaling.evaluation import device_of, evaluating
 from resolution_scaling.nni.registry import Algorithm, algorithm_names, register_algorithm
 from resolution_scaling.originals import recording
 
@@ -66,7 +66,7 @@ def prune(model: nn.Module, config: PruningConfig, importance: ChannelImportance
     Raises:
         TypeError, ValueError: what is asked for cannot be done, or no channel can be removed. The network is as it was.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     example_inputs = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), example_inputs)
     modules = dict(model.named_modules())
     ratios = {modules[name]: ratio for name, ratio in config.ratios.items()}
@@ -180,10 +180,11 @@ def criterion_options(criterion: str, parameters: Mapping[str, Any]) -> tuple[di
 def make_importance(criterion: str, loader: Any, options: Mapping[str, Any]) -> ChannelImportance:
     """The importance of Torch-Pruning that a criterion's name stands for; ``loader`` is for those that look at data."""
     kind = CRITERIA[criterion]
-    return kind(loader, **options) if _needs_data(criterion) else kind(**options)
+    return kind(loader, **options) if needs_data(criterion) else kind(**options)
 
 
-def _needs_data(criterion: str) -> bool:
+def needs_data(criterion: str) -> bool:
+    """Whether it judges channels by batches of images."""
     return "loader" in inspect.signature(CRITERIA[criterion]).parameters
 
 
@@ -241,7 +242,7 @@ def algorithm(criterion: str) -> Algorithm:
         config = read_config(model, config_list, pruning)
         check_keeps_fraction(criterion, config)
         loader = None
-        if _needs_data(criterion):
+        if needs_data(criterion):
             line = "return DataLoader(...)  # batches (input, target) or (input, target, mask)"
             loader = _ask(module, "calibration_loader", f"the images by which {criterion!r} judges", line)
         prune(model, config, make_importance(criterion, loader, options), _dummy_input(module))

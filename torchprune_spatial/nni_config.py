@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.nn as nn
 
-from resolution_scaling.resized_conv import ResizedConv2d
+from resolution_scaling.resized_conv import ResizedConv2d, role_and_plain
 
 from .groups import CHANNEL_LAYERS
 
@@ -74,8 +74,7 @@ def select_layers(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
 
 def _kind(module: nn.Module) -> type[nn.Module]:
     """The class of a module, for a convolution that FCR reduced the one that it had."""
-    own: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, ResizedConv2d))
-    return own
+    return role_and_plain(type(module))[1] if isinstance(module, ResizedConv2d) else type(module)
 
 
 def read_config(

@@ -14,7 +14,7 @@ from nni.compression.utils import Evaluator
 from resolution_scaling.nni.step import example_inputs
 from resolution_scaling.nni.wrapped_modules import wrappers_of
 
-from .nni import check_keeps_fraction, criterion_options, make_importance, prune
+from .nni import check_keeps_fraction, criterion_options, make_importance, needs_data, prune
 from .nni_config import read_config
 from .record import PruningRecord
 
@@ -70,7 +70,7 @@ class SpatialMaskPruner(Compressor):
             _refuse_wrapped(next(iter(existed_wrappers)))
         self.criterion = criterion
         self._own, self._pruning = criterion_options(criterion, options)
-        if loader is None and criterion != "weight_sum":
+        if loader is None and needs_data(criterion):
             raise TypeError(f"loader is missing: criterion {criterion!r} judges channels by batches of images")
         self._importance = make_importance(criterion, loader, self._own)
         self._dummy_input = dummy_input

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
+
+from resolution_scaling.meta import tensors_in
 
 from .groups import CHANNEL_LAYERS
 
@@ -96,17 +98,6 @@ def _ends_in_output(node: Node) -> bool:
                 seen.add(following)
                 pending.append(following)
     return False
-
-
-def tensors_in(value: object) -> Iterator[torch.Tensor]:
-    """Tensors in nested tuples, lists and mappings, as networks return them."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from tensors_in(tuple(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

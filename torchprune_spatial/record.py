@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,11 +58,16 @@ class PruningRecord:
         self._steps = 0
         self._begin(DependencyGraph())
 
-    def step(self, pruner: tp.pruner.BasePruner) -> None:
+    def step(self, pruner: tp.pruner.BasePruner, before_removal: Callable[[Group], None] | None = None) -> None:
         """One step of the pruner, recorded.
 
         Afterwards, also removed are the channels that no branch of a mixed residual addition feeds any more, and the
         sizes that attention modules keep are brought up to date. Frozen parameters stay frozen.
+
+        Args:
+            pruner: of the same model.
+            before_removal: is called with each group that the pruner yields, just before its channels go, such as
+                `SpatialMaskImportance.fold`.
 
         Raises:
             ValueError: the pruner is of another model.
@@ -74,6 +79,8 @@ class PruningRecord:
         self._steps += 1
         frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
         for group in pruner.step(interactive=True):
+            if before_removal is not None:
+                before_removal(group)
             self._prune(group)
         for group in dead_channel_groups(pruner.DG):
             self._prune(group)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn as nn
 
-from resolution_scaling.figures import COLORS, new_figure, saved
+from resolution_scaling.figures import COLORS, SMALL, TEXT, new_figure, saved
 
-from .channel_bars import SMALL, TEXT
 from .criteria import SpatialMaskImportance
 from .examples import Example, example, maps_of, regions_in
 from .importance import CalibratedImportance

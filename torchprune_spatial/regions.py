@@ -137,7 +137,7 @@ class RegionMasks:
 
         Args:
             batch: batch size of the feature map.
-            grid: its spatial size. One number where the regions have two dimensions means tokens: see `_token_grid`.
+            grid: its spatial size. One number where the regions have two dimensions means tokens: see `token_grid`.
 
         Returns:
             ``[batch, 2, regions, cells]``: first 1 in pure cells and 0 elsewhere, then the coverage. None where the
@@ -152,7 +152,7 @@ class RegionMasks:
     def _weigh(self, grid: tuple[int, ...]) -> torch.Tensor | None:
         size, prefix_tokens = self.planes.shape[2:], 0
         if len(grid) == 1 and len(size) == 2:
-            prefix_tokens, grid = _token_grid(grid[0], (size[0], size[1]))
+            prefix_tokens, grid = token_grid(grid[0], size)
         if len(grid) != len(size):
             return None
         coverage = F.interpolate(self.planes, size=grid, mode="area").flatten(2)
@@ -160,10 +160,10 @@ class RegionMasks:
         return torch.stack([(coverage >= 1 - 1e-6).float(), coverage], 1)
 
 
-def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, tuple[int, ...]]:
+def token_grid(tokens: int, size: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     """Prefix tokens (class, distillation, up to four registers) and grid of a transformer's token sequence.
 
-    The grid has the proportions of the image. It is empty where no such grid has this number of tokens.
+    The grid has the proportions of the image, ``size``. It is empty where no such grid has this number of tokens.
     """
     for prefix in range(6):
         height = math.isqrt(max(tokens - prefix, 0) * size[0] // size[1])

@@ -14,7 +14,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import Group
 
 
-class Member(NamedTuple):
+class LayerSide(NamedTuple):
     """A layer that has channels of a group, on one side.
 
     Attributes:
@@ -47,7 +47,7 @@ class ScoredGroup:
     channel_groups: int
     layers: tuple[nn.Module, ...]
     kind: tuple[Any, ...]
-    members: tuple[Member, ...] = ()
+    members: tuple[LayerSide, ...] = ()
 
     @property
     def block_scores(self) -> torch.Tensor:
@@ -101,7 +101,7 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
     return ScoredGroup(torch.tensor(list(values.values())), sets, tuple(layers), kind, tuple(_members(group)))
 
 
-def _members(group: Group) -> Iterator[Member]:
+def _members(group: Group) -> Iterator[LayerSide]:
     """Each layer and side once, in the order of the group."""
     graph, idxs = group._DG, Counter[tuple[nn.Module, bool]]()
     for item in group.items:
@@ -110,7 +110,7 @@ def _members(group: Group) -> Iterator[Member]:
             idxs[item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler)] += len(item.idxs)
     for (layer, is_output), count in idxs.items():
         channels = (graph.get_out_channels if is_output else graph.get_in_channels)(layer)
-        yield Member(graph._module2name[layer], is_output, channels or count, count / len(group[0].idxs))
+        yield LayerSide(graph._module2name[layer], is_output, channels or count, count / len(group[0].idxs))
 
 
 def _whole(group: Group) -> set[frozenset[int]]:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn as nn
 
-from resolution_scaling.figures import COLORS, new_figure, saved
+from resolution_scaling.figures import COLORS, SMALL, TEXT, new_figure, saved
 
-from .channel_bars import SMALL, TEXT, plot_kept_channels
+from .channel_bars import plot_kept_channels
 from .criteria import SpatialMaskImportance
 from .examples import regions_in
 from .region_images import plot_activation_maps, plot_regions

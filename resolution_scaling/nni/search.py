@@ -12,7 +12,7 @@ from typing import Any
 
 from .limits import COSTS, check_limits, count_costs, outline_costs, violation
 from .registry import dummy_input_of, home_of
-from .resolution import SIZES
+from .resolution import SIZES  # this registers 'resolution' too
 from .results import TrialResult
 from .search_result import SETTINGS_FILE, SearchResult, read_settings
 from .search_space import Options, Trial, corners, search_space

@@ -22,6 +22,9 @@ Row = dict[str, Any]
 UNITS = {"flops": ("MFLOPs", 1e6), "memory_bytes": ("memory (weights + largest operator), MB", 1e6)}
 """The costs that fronts are drawn for: their labels and units."""
 
+SHORT = {"flops": "FLOPs", "memory_bytes": "memory"}
+"""The same in a word."""
+
 NEAR = 0.01
 """A network is nearly as good as the unchanged one if its score is at most this share below."""
 
@@ -81,10 +84,9 @@ class SearchReport:
 
     def hypervolume(self, name: str, cost: str = "flops") -> float:
         """Of a search's front; comparable between the searches of this report, not beyond."""
-        scores = [row["accuracy"] for each in self.searches for row in self.front(each, cost)]
-        costs, own = _points(self.networks(name), cost)
+        lowest, (costs, scores) = self._lowest(cost), _points(self.networks(name), cost)
         shares = [value / self.unchanged[cost] for value in costs]
-        return hypervolume(shares, own, (1.0, min(scores))) if scores else 0.0
+        return 0.0 if lowest is None else hypervolume(shares, scores, (1.0, lowest))
 
     def nearly_as_good(self, name: str, cost: str = "flops") -> Row | None:
         """The cheapest network of a search that scores within 1 % of the unchanged one."""
@@ -95,7 +97,7 @@ class SearchReport:
         """All the trials, with the fronts that each network is on."""
         rows = []
         for name in self.searches:
-            fronts = {cost: [row["trial"] for row in self.front(name, cost)] for cost in UNITS}
+            fronts = self._trials_on_fronts(name)
             for row in self.searches[name]:
                 on = {f"on_front_of_{cost}": row["trial"] in trials for cost, trials in fronts.items()}
                 rows.append({"search": name, **row, **on})
@@ -130,10 +132,12 @@ class SearchReport:
     def markdown(self) -> str:
         """The searches, and the networks on the front of the first, as tables."""
         first = next(iter(self.searches))
+        scores = map(self._lowest, UNITS)
+        lowest = " and ".join("none" if score is None else f"{score:.4f}" for score in scores)
         return f"""{self._searches_table()}
 
 Hypervolume: the area between a front and the cost of the unchanged network (costs as shares of that) and the lowest
-score on any of the fronts ({self._lowest()}). It is to be compared inside a column only, and a front that rests on more
+score on any of the fronts ({lowest}). It is to be compared inside a column only, and a front that rests on more
 networks has an advantage. "Within 1 %": the cheapest network whose score is at most 1 % below the unchanged one's.
 
 Pareto fronts of the {first} search:
@@ -147,7 +151,7 @@ Pareto fronts of the {first} search:
             row: dict[str, Any] = {"search": name, "trials": len(trials), "networks": len(self.networks(name))}
             row["infeasible"] = sum(trial["feasible"] is False for trial in trials)
             row["failed"] = sum(trial["status"] == "failed" for trial in trials)
-            for cost, short in (("flops", "FLOPs"), ("memory_bytes", "memory")):
+            for cost, short in SHORT.items():
                 row[f"hypervolume, {short}"] = f"{self.hypervolume(name, cost):.4f}"
                 near = self.nearly_as_good(name, cost)
                 row[f"{short} within 1 %"] = f"{near[cost] / self.unchanged[cost]:.1%}" if near else "none"
@@ -155,7 +159,7 @@ Pareto fronts of the {first} search:
         return tabulate(rows, "keys", "github", disable_numparse=True)
 
     def _front_table(self, name: str) -> str:
-        fronts = {cost: [row["trial"] for row in self.front(name, cost)] for cost in UNITS}
+        fronts = self._trials_on_fronts(name)
         networks = [row for row in self.networks(name) if any(row["trial"] in front for front in fronts.values())]
         unchanged = {"pruning": NOTHING, "resolution": KEEP, "accuracy": self.unchanged["score"], **self.unchanged}
         table = [
@@ -167,23 +171,19 @@ Pareto fronts of the {first} search:
                 "memory, MB": f"{row['memory_bytes'] / 1e6:.3f}",
                 "peak, MB": f"{row['peak_bytes'] / 1e6:.3f}",
                 "parameters": f"{row['parameters']:,}",
-                "on the front of": " and ".join(
-                    short
-                    for cost, short in (("flops", "FLOPs"), ("memory_bytes", "memory"))
-                    if row.get("trial") in fronts[cost]
-                )
+                "on the front of": " and ".join(SHORT[cost] for cost in fronts if row.get("trial") in fronts[cost])
                 or "(unchanged)",
             }
             for row in [*sorted(networks, key=lambda row: row["flops"]), unchanged]
         ]
         return tabulate(table, "keys", "github", disable_numparse=True)
 
-    def _lowest(self) -> str:
-        lowest = (
-            min((row["accuracy"] for name in self.searches for row in self.front(name, cost)), default=None)
-            for cost in UNITS
-        )
-        return " and ".join("none" if value is None else f"{value:.4f}" for value in lowest)
+    def _trials_on_fronts(self, name: str) -> dict[str, list[str]]:
+        return {cost: [row["trial"] for row in self.front(name, cost)] for cost in UNITS}
+
+    def _lowest(self, cost: str) -> float | None:
+        """The lowest score on any of the fronts."""
+        return min((row["accuracy"] for name in self.searches for row in self.front(name, cost)), default=None)
 
 
 def _counts(row: Row) -> bool:

@@ -13,7 +13,7 @@ from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.speedup.replacement import replace_module
 
 from ..originals import recording
-from ..resized_conv import FirstConvReduction, LastConvRestoration, ResizedConv2d, resize_output
+from ..resized_conv import ResizedConv2d, resize_output, role_and_plain
 
 SLOT = "_nni_wrapper"
 """The attribute of a module by which NNI holds its wrapper."""
@@ -98,8 +98,7 @@ def show_resized(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, ResizedConv2d):
-            role, plain = _role_and_plain(module)
-            module.__class__ = _shown(role, plain)  # type: ignore[arg-type]  # classes are hashable
+            module.__class__ = _shown(*role_and_plain(type(module)))  # type: ignore[arg-type]  # classes are hashable
     if not isinstance(replace_module["Conv2d"], _KeepReduction):
         replace_module["Conv2d"] = _KeepReduction(replace_module["Conv2d"])
 
@@ -113,15 +112,10 @@ class _KeepReduction:
     def __call__(self, module: nn.Conv2d, masks: tuple[Any, ...]) -> nn.Conv2d:
         pruned = self.replace(module, masks)
         if isinstance(module, ResizedConv2d):
-            resize_output(pruned, _role_and_plain(module)[0], module.own_size, module.resized, module.interpolation)
+            role, _ = role_and_plain(type(module))
+            resize_output(pruned, role, module.own_size, module.resized, module.interpolation)
             show_resized(pruned)
         return pruned
-
-
-def _role_and_plain(module: ResizedConv2d) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
-    role = FirstConvReduction if isinstance(module, FirstConvReduction) else LastConvRestoration
-    plain: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, ResizedConv2d))
-    return role, plain
 
 
 @functools.cache

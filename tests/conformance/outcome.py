@@ -11,13 +11,14 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from resolution_scaling.meta import tensors_in
 from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.attention import attention_heads, update_attention
 from torchprune_spatial.calibration import call_model
 from torchprune_spatial.doctor import check_network
 from torchprune_spatial.groups import CHANNEL_LAYERS
 from torchprune_spatial.kill_test import channel_dim
-from torchprune_spatial.outputs import OutputTrace, tensors_in
+from torchprune_spatial.outputs import OutputTrace
 
 from .zoo import Network
 
@@ -196,7 +197,7 @@ def _hold_at_zero(model: nn.Module, name: str, side: str, dim: int, kept: list[i
 
 def _outputs(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
     with torch.no_grad():
-        return list(tensors_in(call_model(model, inputs)))
+        return tensors_in(call_model(model, inputs))
 
 
 def _shapes(model: nn.Module, inputs: Any) -> list[tuple[int, ...]]:

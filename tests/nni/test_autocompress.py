@@ -1,7 +1,6 @@
 """AutoCompress on the generation of NNI that is installed: the same tests, and the same module of a user, for both."""
 
 import copy
-import socket
 
 import pytest
 import torch
@@ -372,13 +371,6 @@ def test_what_to_import_is_told_where_algorithms_are_unknown(monkeypatch):
 
 
 # Experiments
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 def configured(module=Module, output=None, **sizes):

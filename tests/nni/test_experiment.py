@@ -27,13 +27,6 @@ ROOT = Path(__file__).parents[2]
 RUN = "tests.nni.example_trials:measure"
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
 def space(*fates, x=(1,)):
     return {"fate": {"_type": "choice", "_value": list(fates)}, "x": {"_type": "choice", "_value": list(x)}}
 

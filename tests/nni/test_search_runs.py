@@ -3,7 +3,6 @@
 import collections
 import json
 import multiprocessing
-import socket
 
 import pytest
 
@@ -16,13 +15,6 @@ from .search_module import Faulty, Searched, flops
 
 LIMIT = flops(6, 16, 12)
 PRUNING = {"narrow": [0.25, 0.5], "blind": [0.75]}
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 def expected(row):

@@ -5,7 +5,6 @@ import copy
 import logging
 import pickle
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -512,13 +511,3 @@ def test_nni_cannot_prune_transposed_convolutions():
     SpatialMaskPruner(model, config_list, dummy_input=torch.rand(1, 1, 16, 16), criterion="weight_sum").compress()
     assert model[1].out_channels == 4
     assert model(torch.rand(1, 1, 16, 16)).shape == (1, 1, 16, 16)
-
-
-def test_the_guide_runs():
-    page = (Path(__file__).parents[2] / "docs" / "nni_step.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) >= 4
-    torch.manual_seed(0)
-    namespace = {}
-    for block in blocks:
-        exec(block, namespace)

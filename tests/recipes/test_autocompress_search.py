@@ -17,18 +17,17 @@ TINY = dataclasses.replace(
     task=Task(width=4, train_images=64, validation_images=50, finetuning_epochs=1, batch_size=16),
     training=Training(epochs=1, learning_rate=1e-2, batch_size=16),
     trials=3,
+    sizes=(14,),
 )
 
 
 @pytest.fixture
 def _tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "smoke", TINY)
-    monkeypatch.setattr(autocompress_search, "SIZES", [14])
     monkeypatch.setenv(autocompress_search.TASK_VARIABLE, "")
 
 
-@pytest.fixture
-def port():
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return free.getsockname()[1]
@@ -82,21 +81,21 @@ def test_a_folder_of_another_experiment_is_refused(folder):
         Searches(parse_arguments(["--output", str(folder), "--seed", "1", "--tuner", "Random"]))
 
 
-def test_a_search_that_was_stopped_is_not_begun_again(folder):
+def test_a_search_without_a_trial_is_begun_anew(folder, monkeypatch):
+    """NNI need not have kept anything of it: here it was killed before there was a database."""
+    pytest.importorskip("nni")
     (folder / "joint").mkdir()
-    (folder / "joint" / "experiment.json").write_text(json.dumps({"experiment": "abc"}))
-    with pytest.raises(ValueError, match=r"--output: a search that was stopped.*--resume abc"):
-        Searches(parse_arguments(["--output", str(folder)]))
-    with pytest.raises(ValueError, match=r"--resume: xyz is not the search that was stopped.*--resume abc"):
-        Searches(parse_arguments(["--output", str(folder), "--resume", "xyz"]))
-    Searches(parse_arguments(["--output", str(folder), "--resume", "abc"]))
+    state = {"experiment": "killed_early", "port": free_port()}
+    (folder / "joint" / "experiment.json").write_text(json.dumps(state))
 
+    def search(module, *, output, on_trial, **plan):
+        output.mkdir()
+        return "found"
 
-def test_there_must_be_something_to_resume(folder, tmp_path):
-    with pytest.raises(ValueError, match="--resume: no search was stopped in"):
-        Searches(parse_arguments(["--output", str(folder), "--resume", "abc"]))
-    with pytest.raises(ValueError, match="--resume: there is no search in"):
-        Searches(parse_arguments(["--output", str(tmp_path / "other"), "--resume", "abc"]))
+    monkeypatch.setattr(autocompress_search, "search", search)
+    searches = Searches(parse_arguments(["--output", str(folder)]))
+    assert searches._search("joint", {"max_trials": 3, "port": free_port()}) == "found"
+    assert [file.name for file in (folder / "joint").iterdir()] == ["finished.json"]
 
 
 def test_a_folder_that_another_run_writes_to_is_refused(folder):
@@ -113,10 +112,11 @@ def test_without_nni_it_says_what_to_install(folder, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_tiny")
-def test_from_command_to_report(tmp_path, port, capsys):
+def test_from_command_to_report(tmp_path, capsys):
     """The preset is tiny only here: trials read its sizes from the folder."""
     pytest.importorskip("nni")
-    main(["--output", str(tmp_path), "--port", str(port), "--tuner", "Random"])
+    command = ["--output", str(tmp_path), "--port", str(free_port()), "--tuner", "Random"]
+    main(command)
     printed = capsys.readouterr().out
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 + 3 + 2
@@ -129,5 +129,5 @@ def test_from_command_to_report(tmp_path, port, capsys):
     assert report in printed
     assert "NNI web portal: http://localhost:" in printed
     assert not list(tmp_path.glob("*.partial"))
-    main(["--output", str(tmp_path), "--port", str(port), "--tuner", "Random"])  # everything is there already
+    main(command)  # everything is there already
     assert (tmp_path / "results.csv").read_text().splitlines() == lines

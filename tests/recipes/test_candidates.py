@@ -2,7 +2,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
-from scipy.linalg import qr
 from torch import nn
 
 from recipes.candidates import CANDIDATES
@@ -84,22 +83,6 @@ def test_contribution_is_energy_times_that_of_the_kernels(case):
     kernels = case[0].second.weight.detach().double().square().sum((0, 2, 3))
     energies = of_regions(*case, lambda values: values.square().mean()) * kernels
     assert scores_of("contribution", *case).argsort().tolist() == union_order(energies)
-
-
-def test_different_is_pivoted_qr_of_the_balanced_cells(case):
-    """A copy of a channel goes before all others."""
-    network, batches = case
-    with torch.no_grad():
-        network.first.weight[4], network.first.bias[4] = network.first.weight[1], network.first.bias[1]
-    activations, masks = cells(network, batches)
-    rows = []
-    for region in (masks, ~masks):
-        columns = activations.movedim(1, 2)[region]
-        rows.append(columns / columns.norm())
-    pivots = qr(torch.cat(rows).numpy(), mode="r", pivoting=True)[1].tolist()
-    order = scores_of("different", network, batches).argsort(descending=True).tolist()
-    assert order[-1] in (1, 4)
-    assert order[:-1] == pivots[:-1] or {*order[:-1]} ^ {*pivots[:-1]} <= {1, 4}
 
 
 def test_masked_thinet_explains_a_linear_reader(case):

@@ -10,7 +10,7 @@ from torch import nn
 from recipes import study_experiment
 from recipes.criterion_study import PRESETS, main, parse_arguments
 from recipes.digits import load_digits
-from recipes.study_experiment import Block, judge
+from recipes.study_experiment import EQUAL, Block, judge
 from recipes.study_report import paired, verdict
 from recipes.study_tasks import DIGIT_PX, TASKS, Images
 from recipes.training import Training
@@ -25,7 +25,7 @@ TINY = dataclasses.replace(
     retraining=Training(1, 1e-3, 4),
     classifier=Training(0, 1e-3),
     tasks=("segmentation", "denoising"),
-    blocks=(Block(("mean_activation", "spatial_mask"), ("uniform", "cost"), ("compression",), (3,)),),
+    blocks=(Block(("mean_activation", "interpolative"), ("uniform", EQUAL), (True,), factors=(3,)),),
 )
 
 
@@ -136,8 +136,8 @@ def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(r
         ),
     )
     more = run()
-    ways = ["mean_activation cost", "spatial_mask uniform", "spatial_mask cost"]
-    assert trained == [f"{way} compression 3" for way in ways] * 2
+    ways = ["mean_activation equal", "interpolative uniform", "interpolative equal"]
+    assert trained == [f"{way} fold compression 3" for way in ways] * 2
     both = more.merge(results, on=["task", "criterion", "allocation"], suffixes=("", "_before"))
     assert (both["mse"] == both["mse_before"]).all()
     again = run("--criteria", "mean_activation", "--allocations", "uniform")
@@ -150,18 +150,19 @@ def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(r
 
 
 def test_gradients_reach_taylor(run):
-    results = run("--criteria", "taylor", "--allocations", "global", "--tasks", "denoising")
+    results = run("--criteria", "taylor", "--allocations", "global", "--tasks", "denoising", "--no-fold")
+    assert not results["fold"].any()
     assert results["criterion"].tolist() == ["unpruned", "taylor"]
 
 
 def test_ratios_are_paired_over_base_networks():
     """Ours: 1 and 10; the other 2 and 20 (always twice); a third 2 and 5 (noise)."""
     table = [
-        *((seed, "spatial_mask", "cost", mse) for seed, mse in ((0, 1.0), (1, 10.0))),
-        *((seed, "taylor", "cost", mse) for seed, mse in ((0, 2.0), (1, 20.0))),
-        *((seed, "apoz", "uniform", mse) for seed, mse in ((0, 2.0), (1, 5.0))),
+        *((seed, "interpolative", EQUAL, True, mse) for seed, mse in ((0, 1.0), (1, 10.0))),
+        *((seed, "taylor", "cost", False, mse) for seed, mse in ((0, 2.0), (1, 20.0))),
+        *((seed, "apoz", "uniform", False, mse) for seed, mse in ((0, 2.0), (1, 5.0))),
     ]
-    results = pd.DataFrame(table, columns=["seed", "criterion", "allocation", "mse"])
+    results = pd.DataFrame(table, columns=["seed", "criterion", "allocation", "fold", "mse"])
     times = {row.criterion: row.times for row in paired(results).itertuples()}
     assert times["taylor"].mean == pytest.approx(2)
     assert verdict(times["taylor"]) == "worse"
@@ -174,10 +175,15 @@ def test_ratios_are_paired_over_base_networks():
 def test_what_the_command_names_is_compared_with_each_of_the_rest():
     assert parse_arguments(["--preset", "small"]).blocks == PRESETS["small"].blocks
     (block,) = parse_arguments(["--preset", "small", "--criteria", "contrast", "--factors", "20"]).blocks
-    assert block == Block(
-        ("contrast",), ("uniform", "global", "isomorphic", "cost"), ("compression", "speedup"), (20.0,)
-    )
-    assert len(block.cells()) == 8
+    assert block.criteria == ("contrast",)
+    assert {*block.allocations} == {"equal", "uniform", "global", "isomorphic", "cost"}
+    assert (block.folds, block.limits, block.factors) == ((False, True), ("compression", "speedup"), (20.0,))
+    assert len(block.cells()) == 20
+
+
+def test_the_same_channels_a_layer_whatever_the_scores(run):
+    results = run("--allocations", "equal", "--tasks", "denoising")
+    assert results["channels"].nunique() == 2  # those of the unpruned network, and of all others
 
 
 @pytest.mark.parametrize(

@@ -13,4 +13,4 @@ if limit := int(os.environ.get("FILE_LIMIT", "0")):
 recipe, *arguments = sys.argv[1:]
 module = importlib.import_module(f"recipes.{recipe}")
 module.PRESETS["smoke"] = importlib.import_module(f"tests.recipes.test_{recipe}").TINY
-module.main(["--device", "cpu", *arguments])
+module.main(arguments)
