@@ -87,8 +87,9 @@ PRESETS["longer"] = dataclasses.replace(
     retraining=Training(8, 2e-3, 4, "one_cycle"),
     tasks=_HOLOGRAM,
     blocks=(
-        Block(("interpolative",), (EQUAL, "uniform"), (True,)),
-        Block(("taylor",), ("cost", *_HOST)),
+        Block(("interpolative",), folds=(True,)),
+        Block(("mean_activation", "taylor")),
+        Block(("taylor",), ("uniform",)),
     ),
 )
 

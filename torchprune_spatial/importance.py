@@ -156,6 +156,7 @@ class CalibratedImportance(ChannelImportance):
 
     def _values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
         """``[values, channels]`` of the group, reduced over the layers that read it; None if none does."""
+        self.calibration.request(measurement)
         values = self.statistics(group._DG).values[measurement]
         members = members_that_read(group, values)
         return reduce_over_members(members, values, self.group_reduction, len(group[0].idxs))

@@ -11,7 +11,7 @@ from recipes import study_experiment
 from recipes.criterion_study import PRESETS, main, parse_arguments
 from recipes.digits import load_digits
 from recipes.study_experiment import EQUAL, Block, judge
-from recipes.study_report import paired, verdict
+from recipes.study_report import against_hosts, paired, verdict
 from recipes.study_tasks import DIGIT_PX, TASKS, Images
 from recipes.training import Training
 
@@ -170,6 +170,25 @@ def test_ratios_are_paired_over_base_networks():
     low, high = stats.t.interval(0.95, 1, logs.mean(), stats.sem(logs))
     assert (times["apoz"].low, times["apoz"].high) == (pytest.approx(np.exp(low)), pytest.approx(np.exp(high)))
     assert verdict(times["apoz"]) == "noise"
+
+
+def test_the_best_rival_with_the_hosts_own_allocations():
+    """Ours have medians of 2 and 3; the best rival 8, because what is folded or allocated as ours does not count."""
+    table = [
+        *(("interpolative", allocation, True, mse) for allocation, mse in ((EQUAL, 2.0), ("uniform", 3.0))),
+        *(("taylor", allocation, fold, mse) for allocation, fold, mse in ((EQUAL, False, 1.0), ("global", True, 1.0))),
+        ("taylor", "global", False, 8.0),
+        ("fpgm", "uniform", False, 9.0),
+    ]
+    rows = [("hologram", "compression", 20, *way, mse * factor, 0.01) for *way, mse in table for factor in (0.5, 1, 30)]
+    found = against_hosts(
+        pd.DataFrame(
+            rows, columns=["task", "limit", "factor", "criterion", "allocation", "fold", "mse", "delta_accuracy"]
+        )
+    )
+    assert found["times"].tolist() == [2 / 8, 3 / 8]
+    assert found["rival"].tolist() == ["taylor, global"] * 2
+    assert found["allocation"].tolist() == [EQUAL, "uniform"]
 
 
 def test_what_the_command_names_is_compared_with_each_of_the_rest():
