@@ -17,6 +17,7 @@ from .groups import Member, members_that_read
 from .measurements import Measurement, Reading
 
 GOLDEN = (5**0.5 - 1) / 2
+CHANNELS_TIMES_SAMPLES = 2**14
 RIDGE = 1e-2
 """Of the mean energy of the kept channels; holds the factors of nearly equal channels down."""
 
@@ -40,7 +41,8 @@ class RegionGrams(Measurement):
     follow a low-discrepancy sequence, the same in every pass.
 
     Attributes:
-        samples: cells that are sampled in each region of an image; where a grid has no more than that, all count.
+        samples: cells that are sampled in each region of an image; where a grid has no more than that, all count. Of
+            layers that read many channels fewer are sampled, because the cost goes with the channels squared.
     """
 
     samples: int = 64
@@ -51,14 +53,15 @@ class RegionGrams(Measurement):
         x = reading.x.flatten(2) if reading.x.ndim > 2 else reading.x.unsqueeze(2)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         coverage = cast(torch.Tensor, reading.weights)[:, 1]  # needs_regions
-        if x.shape[2] <= self.samples:
+        samples = min(self.samples, max(8, CHANNELS_TIMES_SAMPLES // x.shape[1]))
+        if x.shape[2] <= samples:
             return _RegionGrams([_gram(x, region) for region in coverage.unbind(1)])
-        place = torch.arange(len(x) * self.samples, device=x.device, dtype=torch.float64).mul(GOLDEN).frac()
+        place = torch.arange(len(x) * samples, device=x.device, dtype=torch.float64).mul(GOLDEN).frac()
         place = place.view(len(x), 1, -1) * coverage.sum(2, dtype=torch.float64, keepdim=True)
         cells = torch.searchsorted(coverage.cumsum(2, dtype=torch.float64), place, right=True).clamp_(
             max=x.shape[2] - 1
         )
-        weights = (coverage.sum(2, keepdim=True) / self.samples).expand(-1, -1, self.samples)
+        weights = (coverage.sum(2, keepdim=True) / samples).expand(-1, -1, samples)
         sampled = zip(cells.unbind(1), weights.unbind(1), strict=True)
         return _RegionGrams([_gram(x.gather(2, c.unsqueeze(1).expand(-1, x.shape[1], -1)), w) for c, w in sampled])
 
