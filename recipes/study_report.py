@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 
 import matplotlib
@@ -101,35 +100,29 @@ def name_of(criterion: str, allocation: str, fold: bool) -> str:
 
 
 def study_figure(results: pd.DataFrame) -> plt.Figure:
-    """Test MSE against the budget, a panel a task and limit: geometric mean over base networks."""
+    """Test MSE against the budget, a panel a task: geometric means over base networks.
+
+    Of the limit and the ways to prune that were taken to the largest number of budgets.
+    """
     pruned = results[results["criterion"] != UNPRUNED.criterion]
-    panels = list(pruned.groupby(["task", "limit"], sort=False))
-    columns = min(4, len(panels))
-    shape = (math.ceil(len(panels) / columns), columns)
-    figure, axes = plt.subplots(*shape, figsize=(4 * shape[1], 3.6 * shape[0] + 1), squeeze=False, layout="constrained")
-    ways = pruned.groupby(WAY, sort=False)["factor"].nunique()
-    ways = ways[ways == ways.max()].index  # those that make the longest lines
+    budgets = pruned.groupby(["limit", *WAY], sort=False)["factor"].nunique()
+    limit = budgets.idxmax()[0]
+    ways = budgets[budgets == budgets.max()][limit].index
     styles = dict(zip(ways, zip(itertools.cycle(COLORS), itertools.cycle(MARKERS)), strict=False))
-    for axis, ((task, limit), rows) in zip(axes.flat, panels, strict=False):
+    panels = pruned[pruned["limit"] == limit].groupby("task", sort=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4.6), squeeze=False, layout="constrained")
+    for axis, (task, rows) in zip(axes.flat, panels, strict=True):
         base = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]["mse"]
-        axis.axhline(Interval.of_ratios(base).mean, color="black", linewidth=0.8, label="unpruned")
-        for way, line in rows.groupby(WAY, sort=False):
-            if way not in styles:
-                continue
-            means = {factor: Interval.of_ratios(errors).mean for factor, errors in line.groupby("factor")["mse"]}
-            colour, marker = styles[way]
-            axis.plot(
-                [*means],
-                [*means.values()],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                label=name_of(*way),
-            )
-        axis.set(xscale="log", yscale="log", title=task, xlabel=f"{limit} (x)")
-        axis.set_xticks(sorted(rows["factor"].unique()), [f"{x:g}" for x in sorted(rows["factor"].unique())])
+        axis.axhline(1e3 * Interval.of_ratios(base).mean, color="black", linewidth=0.8, label="unpruned")
+        for way, (colour, marker) in styles.items():
+            line = rows[(rows[WAY] == way).all(axis=1)].groupby("factor")["mse"]
+            means = line.agg(lambda errors: 1e3 * Interval.of_ratios(errors).mean)
+            axis.plot(means.index, means, color=colour, marker=marker, markersize=4, label=name_of(*way))
+        factors = sorted(rows["factor"].unique())
+        axis.set(xscale="log", title=task, xlabel=f"{limit} (x)", ylim=(0, None))
+        axis.set_xticks(factors, [f"{factor:g}" for factor in factors])
         axis.minorticks_off()
-    axes[0, 0].set_ylabel("test MSE")
+    axes[0, 0].set_ylabel("test MSE x 1e3")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

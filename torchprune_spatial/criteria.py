@@ -67,8 +67,8 @@ class SpatialMaskImportance(CalibratedImportance):
             mask: binary, one plane a region, or a label map.
         cells: which cells of a downsampled mask count: ``"auto"`` (pure cells, or coverage where a region has none),
             ``"pure"`` (the paper's literal rule; raises where it is undefined) or ``"coverage"``.
-        selection: ``"union"``, the paper's Algorithm 1, or ``"interpolative"``, to which ``cells`` and ``normalizer``
-            do not apply.
+        selection: ``"union"``, the paper's Algorithm 1, or ``"interpolative"``, to which ``cells``, ``group_reduction``
+            and ``normalizer`` do not apply.
         group_reduction: as in Torch-Pruning, how a channel that several layers read gets one value: ``"mean"``,
             ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
         normalizer: how scores of different layers compare, for global pruning (the paper's "globalwise" configuration,

@@ -17,7 +17,9 @@ from .groups import Member, members_that_read
 from .measurements import Measurement, Reading
 
 GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, modulo 1, are spread evenly, however many are taken."""
 CHANNELS_TIMES_SAMPLES = 2**14
+"""Above it fewer cells are sampled, at least eight; keeps the cost below a tenth of a forward pass."""
 RIDGE = 1e-2
 """Of the mean energy of the kept channels; holds the factors of nearly equal channels down."""
 
