@@ -18,8 +18,9 @@ from .measurements import Measurement, Reading
 
 GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, modulo 1, are spread evenly, however many are taken."""
-CHANNELS_TIMES_SAMPLES = 2**14
-"""Above it fewer cells are sampled, at least eight; keeps the cost below a tenth of a forward pass."""
+PRODUCTS = 2**22
+"""For each region and image; layers that read more than 256 channels are sampled more thinly for it, in four cells at
+least."""
 RIDGE = 1e-2
 """Of the mean energy of the kept channels; holds the factors of nearly equal channels down."""
 
@@ -55,7 +56,7 @@ class RegionGrams(Measurement):
         x = reading.x.flatten(2) if reading.x.ndim > 2 else reading.x.unsqueeze(2)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         coverage = cast(torch.Tensor, reading.weights)[:, 1]  # needs_regions
-        samples = min(self.samples, max(8, CHANNELS_TIMES_SAMPLES // x.shape[1]))
+        samples = min(self.samples, max(4, PRODUCTS // x.shape[1] ** 2))
         if x.shape[2] <= samples:
             return _RegionGrams([_gram(x, region) for region in coverage.unbind(1)])
         place = torch.arange(len(x) * samples, device=x.device, dtype=torch.float64).mul(GOLDEN).frac()
