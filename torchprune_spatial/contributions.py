@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
+from torch_pruning.dependency import Group
 
-from .groups import CHANNEL_LAYERS
+from .groups import CHANNEL_LAYERS, Member, members_that_read
 from .measurements import Measurement, Reading
 
 
@@ -80,6 +82,24 @@ def mixes_channels(layer: nn.Module) -> bool:
     """Whether an output channel of the layer is a weighted sum of several input channels."""
     groups = getattr(layer, "groups", 1)
     return isinstance(layer, CHANNEL_LAYERS) and bool(groups == 1 or getattr(layer, "in_channels", 0) > groups)
+
+
+def grams_of_readers(
+    group: Group, layers: Container[nn.Module], gram_of: Callable[[Member], torch.Tensor]
+) -> dict[nn.Module, torch.Tensor]:
+    """Gram matrix of a group's channels for each of the layers that read them; of those that mix them, if any does.
+
+    Args:
+        group: the channels.
+        layers: those that may count.
+        gram_of: gives the matrix of a member, ``[channels, channels]``; those of one layer add up.
+    """
+    members = members_that_read(group, layers)
+    grams: dict[nn.Module, torch.Tensor] = {}
+    for member in [member for member in members if mixes_channels(member.layer)] or members:
+        found = gram_of(member)
+        grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
+    return grams
 
 
 def contributions(layer: Any, x: torch.Tensor, locations: int, generator: torch.Generator) -> torch.Tensor:

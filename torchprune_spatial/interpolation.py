@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import Group
 
-from .contributions import Gram, mixes_channels
+from .contributions import Gram, grams_of_readers, mixes_channels
 from .groups import Member, members_that_read
 from .measurements import Measurement, Reading
 
@@ -53,8 +53,7 @@ class RegionGrams(Measurement):
 
     def measure(self, reading: Reading) -> _RegionGrams:
         """Gram matrices of the samples."""
-        x = reading.x.flatten(2) if reading.x.ndim > 2 else reading.x.unsqueeze(2)
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = reading.cells
         coverage = cast(torch.Tensor, reading.weights)[:, 1]  # needs_regions
         samples = min(self.samples, max(4, PRODUCTS // x.shape[1] ** 2))
         if x.shape[2] <= samples:
@@ -101,14 +100,10 @@ class Interpolation:
 
     def score(self, group: Group, values: Mapping[nn.Module, tuple[Gram, ...]]) -> torch.Tensor | None:
         """Place of each channel among the pivots, 1 for the first: ``[channels]``, or None if no layer reads them."""
-        members = members_that_read(group, values)
-        members = [member for member in members if mixes_channels(member.layer)] or members
-        if not members:
+        channels = len(group[0].idxs)
+        grams = grams_of_readers(group, values, lambda member: _balanced(values[member.layer], member, channels))
+        if not grams:
             return None
-        grams: dict[nn.Module, torch.Tensor] = {}
-        for member in members:
-            found = _balanced(values[member.layer], member, len(group[0].idxs))
-            grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
         self._grams[group[0].dep.target.module] = grams
         order = pivots(cast(torch.Tensor, sum(grams.values())))
         scores = torch.empty(len(order), dtype=torch.float64)

@@ -36,10 +36,15 @@ class Reading:
     weights: torch.Tensor | None
     number: tuple[int, int]
 
+    @property
+    def cells(self) -> torch.Tensor:
+        """``x`` as ``[images, channels, cells]`` in float32 or better."""
+        return _cells(self.x).to(torch.promote_types(self.x.dtype, torch.float32))
+
     @functools.cached_property
     def magnitude(self) -> torch.Tensor:
         """``|x|`` as ``[images, channels, cells]`` in float32 or better."""
-        x = _cells(self.x).to(torch.promote_types(self.x.dtype, torch.float32))
+        x = self.cells
         return x if x.device.type == "cpu" and x.amin() >= 0 else x.abs()  # after ReLU, to look is faster than a copy
 
 

@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch_pruning.dependency import Group
 
 from .calibration import Forward
-from .contributions import Contributions, mixes_channels
+from .contributions import Contributions, grams_of_readers, mixes_channels
 from .groups import Member, members_that_read
 from .importance import CalibratedImportance
 from .measurements import Measurement
@@ -148,14 +148,11 @@ class ThiNetImportance(CalibratedImportance):
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
         values, channels = self.statistics(group._DG).values[self.measurement], len(group[0].idxs)
-        members = members_that_read(group, values)
-        members = [member for member in members if mixes_channels(member.layer)] or members
-        if not members:
+        grams = grams_of_readers(
+            group, values, lambda member: gram_of_group(values[member.layer].matrix(), member, channels)
+        )
+        if not grams:
             return None
-        grams: dict[nn.Module, torch.Tensor] = {}
-        for member in members:
-            found = gram_of_group(values[member.layer].matrix(), member, channels)
-            grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
         self._grams[group[0].dep.target.module] = grams
         total = cast(torch.Tensor, sum(gram / gram.trace().clamp_min(1e-300) for gram in grams.values()))
         order = iccv_order(total) if self.form == "iccv" else tpami_order(total).flip(0)
