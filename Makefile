@@ -42,7 +42,8 @@ NNI_TESTS ?= -m "not slow"
 test-nni2: .venv-nni2/test-nni2
 test-nni3: .venv-nni3/test-nni3
 test-nni2 test-nni3: test-%:
-	.venv-$*/bin/python -m pytest tests/nni tests/docs/test_nni_pages.py tests/recipes/test_autocompress_search.py $(NNI_TESTS)
+	.venv-$*/bin/python -m pytest tests/nni tests/docs/test_nni_pages.py tests/recipes/test_autocompress_search.py \
+		tests/recipes/test_bad_weather.py $(NNI_TESTS)
 
 .venv-nni2/% .venv-nni3/%: pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

@@ -1,7 +1,7 @@
 """Candidates for a better spatial criterion: the study compares them with the spatial mask and its rivals.
 
-All but two rank the channels of a group in each region by another statistic than the mean activation, and keep the
-union of the best as the spatial mask does.
+Many rank the channels of a group in each region by another statistic than the mean activation, and keep the union of
+the best as the spatial mask does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch_pruning.dependency import DependencyGraph, Group
 from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.groups import CHANNEL_LAYERS, members_that_read, reduce_over_members
 from torchprune_spatial.importance import CalibratedImportance, ChannelImportance
-from torchprune_spatial.interpolation import pivots
 from torchprune_spatial.measurements import Measurement, Reading
 from torchprune_spatial.outputs import output_layers_in
 from torchprune_spatial.regions import RegionMasks, regions_from_mask
@@ -109,7 +108,6 @@ class MomentsImportance(CalibratedImportance):
         means = reduce_over_members(members, means, "mean", channels)
         if means is None:
             return None
-        areas = moments[members[0].layer][:, -1, -1]
         products = torch.zeros(len(means), channels, channels, dtype=torch.float64)
         kernels = torch.zeros(channels, channels, dtype=torch.float64)
         for member in members:
@@ -118,7 +116,7 @@ class MomentsImportance(CalibratedImportance):
             energy = (of_layer * of_kernels).diagonal(dim1=1, dim2=2).sum().clamp_min(1e-300)
             products += torch.stack([gram_of_group(region, member, channels) for region in of_layer]) / len(members)
             kernels += gram_of_group(of_kernels, member, channels) / energy  # as in ThiNet, relative to its energy
-        return self.score(Moments(areas, means, products, kernels))
+        return self.score(Moments(means, products, kernels))
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,11 @@ class Moments:
     """Of the channels of a group.
 
     Attributes:
-        areas: share of the cells that lie in each region, ``[regions]``.
         means: of ``|activation|``, ``[regions, channels]``.
         products: of pairs of activations, mean over the cells of each region, ``[regions, channels, channels]``.
         kernels: products of the kernels that read each pair, sum over the next layers, ``[channels, channels]``.
     """
 
-    areas: torch.Tensor
     means: torch.Tensor
     products: torch.Tensor
     kernels: torch.Tensor
@@ -175,11 +171,6 @@ def _contribution(of: Moments) -> Scored:
 def _masked_thinet(of: Moments) -> Scored:
     """ThiNet's selection, where both regions count alike."""
     return _places(tpami_order(_balanced(of.products * of.kernels))), of.means.sum(0)
-
-
-def _without_regions(of: Moments) -> Scored:
-    """The interpolative selection of the product, where each cell counts alike."""
-    return _places(pivots((of.areas[:, None, None] * of.products).sum(0))), of.means.sum(0)
 
 
 def _subspace(of: Moments) -> Scored:
@@ -286,6 +277,16 @@ def _inputs_of_layers(network: nn.Module) -> Iterator[dict[nn.Module, torch.Tens
             hook.remove()
 
 
+interpolative = partial(SpatialMaskImportance, selection="interpolative")
+
+
+def _halves_of_every_cell(batches: Iterable) -> list[tuple[torch.Tensor, ...]]:
+    """The batches with two regions that share every cell, so that all cells count alike."""
+    return [
+        (inputs, targets, masks.new_full((len(masks), 2, *masks.shape[2:]), 0.5)) for inputs, targets, masks in batches
+    ]
+
+
 _OF_MOMENTS: dict[str, Callable[[Moments], Scored]] = {
     "contrast": _contrast,
     "balanced_means": _balanced_means,
@@ -294,7 +295,6 @@ _OF_MOMENTS: dict[str, Callable[[Moments], Scored]] = {
     "masked_thinet": _masked_thinet,
     "subspace": _subspace,
     "subspace_through_kernels": _subspace_through_kernels,
-    "interpolative_without_regions": _without_regions,
 }
 CANDIDATES: dict[str, Criterion] = {
     name: lambda network, loader, score=score: MomentsImportance(loader, score) for name, score in _OF_MOMENTS.items()
@@ -302,6 +302,7 @@ CANDIDATES: dict[str, Criterion] = {
     "image_ranks": lambda network, loader: ImageRanksImportance(loader),
     "region_taylor": RegionTaylorImportance,
     "split_taylor": partial(RegionTaylorImportance, split_loss=True),
-    "interpolative": lambda network, loader: SpatialMaskImportance(loader, selection="interpolative"),
+    "interpolative_without_regions": lambda network, loader: interpolative(_halves_of_every_cell(loader)),
+    "interpolative": lambda network, loader: interpolative(loader),
 }
 """By name. The last is in the product."""

@@ -60,5 +60,6 @@ RIVALS: dict[str, Criterion] = {
     "hessian": hessian,
     "fpgm": lambda network, loader: tp.importance.FPGMImportance(),
     "group_norm": lambda network, loader: tp.importance.GroupMagnitudeImportance(),
+    "bn_scale": lambda network, loader: tp.importance.BNScaleImportance(),
 }
-"""More of Torch-Pruning's, for the study. Its BN scale needs batch norms, which the U-Net does not have."""
+"""More of Torch-Pruning's, for the study. BN scale needs batch norms, and means something after sparse training."""

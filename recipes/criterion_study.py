@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from torchprune_spatial.budget import ALLOCATIONS
-
 from .command_line import (
     add_hardware_options,
     command_of,
@@ -28,7 +26,7 @@ from .command_line import (
     run_what_is_free,
     show_report,
 )
-from .study_experiment import EQUAL, LIMITS, STUDIED, Block, Preset, StudyExperiment
+from .study_experiment import ALLOCATED, EQUAL, LIMITS, SENSITIVITY, STUDIED, Block, Preset, StudyExperiment
 from .study_report import write_report
 from .study_tasks import TASKS
 from .training import Training
@@ -36,6 +34,8 @@ from .training import Training
 _COMPARED = ("mean_activation", "spatial_mask", "taylor", "thinet", "fpgm", "interpolative")
 _HOST = ("uniform", "global", "isomorphic")
 _HOLOGRAM = ("hologram",)
+_NORMS = "bn_scale"
+_OF_ANY_NETWORK = tuple(name for name in STUDIED if name != _NORMS)
 PRESETS = {
     "smoke": Preset(
         width=8,
@@ -66,7 +66,9 @@ PRESETS = {
             Block(("weight_sum", "mean_activation", "taylor"), _HOST, limits=LIMITS, tasks=_HOLOGRAM),
             Block(("interpolative",), (EQUAL, "uniform"), (True,), LIMITS, tasks=_HOLOGRAM),
             Block(("taylor",), ("cost",), (False, True), LIMITS, tasks=_HOLOGRAM),
-            Block(tuple(STUDIED), tasks=_HOLOGRAM),
+            Block(_OF_ANY_NETWORK, tasks=_HOLOGRAM),
+            Block(("interpolative_without_regions",), folds=(True,)),
+            Block(("interpolative",), (SENSITIVITY,), (True,), LIMITS, tasks=_HOLOGRAM),
         ),
     ),
     "large": Preset(
@@ -79,7 +81,7 @@ PRESETS = {
         classifier=Training(20, 2e-3, 64, "one_cycle"),
         tasks=tuple(TASKS),
         bases=5,
-        blocks=(Block(tuple(STUDIED), (EQUAL, *ALLOCATIONS), (False, True), LIMITS, (4, 10, 20, 40)),),
+        blocks=(Block(_OF_ANY_NETWORK, ALLOCATED, (False, True), LIMITS, (4, 10, 20, 40)),),
     ),
 }
 PRESETS["longer"] = dataclasses.replace(
@@ -92,6 +94,17 @@ PRESETS["longer"] = dataclasses.replace(
         Block(("taylor",), ("uniform",)),
     ),
 )
+PRESETS["slimming"] = dataclasses.replace(
+    PRESETS["small"],
+    norms=True,
+    sparsity=1e-4,
+    tasks=_HOLOGRAM,
+    blocks=(
+        Block((_NORMS,), (EQUAL, "cost", *_HOST)),
+        Block(("mean_activation", "taylor"), (EQUAL, *_HOST)),
+        Block(("interpolative",), (EQUAL, "uniform"), (True,)),
+    ),
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -101,7 +114,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, choices in (
         ("tasks", TASKS),
         ("criteria", STUDIED),
-        ("allocations", (EQUAL, *ALLOCATIONS)),
+        ("allocations", ALLOCATED),
         ("limits", LIMITS),
     ):
         parser.add_argument(f"--{name}", nargs="+", choices=list(choices), metavar="NAME", help=", ".join(choices))

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 import resolution_scaling as rs
-from resolution_scaling.figures import COLORS, MARKERS, SMALL, new_figure
+from resolution_scaling.figures import COLORS, MARKERS, SMALL, TEXT, new_figure
 
 from .claims import Claim, Interval, claims_table
 from .classification import Classification
@@ -173,7 +173,7 @@ def sizes_figure(results: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
             best = chosen[(chosen["method"] == method) & (chosen["setting"] == setting)]
             star = {"marker": "*", "s": 170, "color": colour, "edgecolors": "black", "zorder": 3}
             axes.scatter(best["K_eval"].mean(), 100 * best["accuracy"].mean(), **star)
-        axes.set_title(titles[method], fontsize=10)
+        axes.set_title(titles[method], fontsize=TEXT)
         axes.set_xlabel("K_eval (px)")
         axes.grid(alpha=0.25)
         axes.legend(title="K_train (px)", frameon=False)

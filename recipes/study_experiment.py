@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,23 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch_pruning.dependency import Group
 from tqdm import tqdm
 
-import torchprune_spatial
+from torchprune_spatial import SpatialMaskImportance, prune_to
+from torchprune_spatial.budget import ALLOCATIONS
 
 from .candidates import CANDIDATES
 from .criteria import CRITERIA, RIVALS, Criterion
 from .networks_folder import NetworksFolder
+from .sensitivity import Fold, Scoring, SensitivityImportance
 from .study_tasks import TASKS, Images
-from .training import Hardware, Training
+from .training import Hardware, Loss, Training
 from .unet import ResUNet, digit_classifier
 
 LIMITS = ("compression", "speedup")
 EQUAL = "equal"
 """Allocation "cost" from the order of the scores alone: every criterion keeps as many channels in each layer."""
+SENSITIVITY = "sensitivity"
+"""Allocation "cost" from what the regions lose without a group's channels: see `SensitivityImportance`."""
+ALLOCATED = (EQUAL, SENSITIVITY, *ALLOCATIONS)
 STUDIED: dict[str, Criterion] = CRITERIA | RIVALS | CANDIDATES
 
 
@@ -40,8 +45,9 @@ class Cell:
 
     Attributes:
         criterion: key of `STUDIED`.
-        allocation: of `torchprune_spatial.prune_to`, or `EQUAL`.
-        fold: whether the next layers make up for the channels that go, with ``fold`` of `SpatialMaskImportance`.
+        allocation: one of `ALLOCATED`.
+        fold: whether the next layers make up for the channels that go, with ``fold`` of `SpatialMaskImportance`: of the
+            criterion, if it is one that folds.
         limit: ``"compression"`` (parameters) or ``"speedup"`` (FLOPs).
         factor: how many times fewer.
     """
@@ -82,7 +88,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Sizes of the study; those of one base network do not depend on the last three.
+    """Sizes of the study.
 
     Attributes:
         width: channels of the U-Net at full resolution.
@@ -92,6 +98,9 @@ class Preset:
         tasks: keys of `TASKS`.
         bases: base networks a task.
         blocks: what is compared.
+        norms: whether the U-Net has batch norms.
+        sparsity: factor of the sum of the ``|scale|`` of the batch norms in the loss of the base networks (Liu et al.,
+            "Learning efficient convolutional networks through network slimming", ICCV 2017, equation 1).
     """
 
     width: int
@@ -104,11 +113,13 @@ class Preset:
     tasks: tuple[str, ...]
     bases: int
     blocks: tuple[Block, ...]
+    norms: bool = False
+    sparsity: float = 0.0
 
     def settings(self) -> dict[str, Any]:
         """What one base network depends on."""
-        chosen = ("width", "train_images", "validation_images", "test_images", "training", "retraining", "classifier")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name in chosen}
+        others = ("tasks", "bases", "blocks")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in others}
 
 
 class StudyExperiment:
@@ -143,7 +154,7 @@ class StudyExperiment:
         self.classifier = None
         if self.task != "segmentation":
             self.classifier = self.folder.network("classifier", digit_classifier, self._train_classifier)
-        self.base = self.folder.network("base", lambda: ResUNet(self.preset.width), self._train_base)
+        self.base = self.folder.network("base", lambda: ResUNet(self.preset.width, self.preset.norms), self._train_base)
         cells, done = [*cells], {*self._done()}
         if UNPRUNED not in done:
             self._append(UNPRUNED, self.base, {"compression": 1.0, "speedup": 1.0}, start)
@@ -157,28 +168,40 @@ class StudyExperiment:
         self.folder.train(classifier, self.preset.classifier, F.cross_entropy, data, validation, "digit classifier")
 
     def _train_base(self, network: nn.Module) -> None:
-        self._fit(network, self.preset.training, "base network")
+        scales = [module.weight for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
-    def _fit(self, network: nn.Module, training: Training, description: str) -> None:
-        loss = F.binary_cross_entropy_with_logits
+        def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            penalty = self.preset.sparsity * sum(scale.abs().sum() for scale in scales)
+            return F.binary_cross_entropy_with_logits(outputs, targets) + penalty
+
+        self._fit(network, self.preset.training, "base network", loss)
+
+    def _fit(
+        self,
+        network: nn.Module,
+        training: Training,
+        description: str,
+        loss: Loss = F.binary_cross_entropy_with_logits,
+    ) -> None:
         self.folder.train(network, training, loss, self.training, self.validation, description)
 
     def _prune_and_retrain(self, cell: Cell) -> None:
         start = time.perf_counter()
         set_seed(self.seed)
         network = copy.deepcopy(self.base)
-        importance, folding = STUDIED[cell.criterion](network, self.calibration), None
+        importance, fold = STUDIED[cell.criterion](network, self.calibration), None
+        if cell.fold:
+            importance, fold = self._folding(importance)
         if cell.allocation == EQUAL:
             importance = in_places(importance)
-        if cell.fold:
-            folding = torchprune_spatial.SpatialMaskImportance(self.calibration, selection="interpolative")
-            importance = after(folding, importance)
-        record = torchprune_spatial.prune_to(
+        if cell.allocation == SENSITIVITY:
+            importance = SensitivityImportance(network, self.calibration, importance, [network.output], fold)
+        record = prune_to(
             network,
             (self.test.inputs[:1].to(self.folder.device),),
             importance,
-            allocation="cost" if cell.allocation == EQUAL else cell.allocation,
-            before_removal=folding and folding.fold,
+            allocation="cost" if cell.allocation in (EQUAL, SENSITIVITY) else cell.allocation,
+            before_removal=fold,
             ignored_layers=[network.output],
             **{cell.limit: cell.factor},
         )
@@ -186,6 +209,13 @@ class StudyExperiment:
         self._fit(network, self.preset.retraining, str(cell))
         reached = {"compression": record.compression, "speedup": record.speedup}
         self._append(cell, network, reached, start)
+
+    def _folding(self, importance: Scoring) -> tuple[Scoring, Fold]:
+        """The importance, and what folds for it: itself, or the recommended one, which then sees each group first."""
+        if isinstance(importance, SpatialMaskImportance) and importance.interpolation:
+            return importance, importance.fold
+        folding = SpatialMaskImportance(self.calibration, selection="interpolative")
+        return after(folding, importance), folding.fold
 
     def _append(self, cell: Cell, network: nn.Module, reached: dict[str, float], start: float) -> None:
         channels = [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -204,9 +234,6 @@ class StudyExperiment:
         names = [field.name for field in dataclasses.fields(Cell)]
         rows = self.folder.results.reindex(columns=names).fillna("")
         return [Cell(*row) for row in rows.itertuples(index=False)]
-
-
-Scoring = Callable[[Group], torch.Tensor | None]
 
 
 def in_places(importance: Scoring) -> Scoring:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from resolution_scaling.compare import COLORS, MARKERS
+from resolution_scaling.figures import COLORS, MARKERS, new_figure
 
 from .claims import Interval
 from .files import replacing, save_figures
@@ -21,9 +18,9 @@ from .training import Hardware
 
 WAY = ["criterion", "allocation", "fold"]
 OURS = ("interpolative", EQUAL, True)
+"""The setting that the others are compared with."""
 HOST = ("uniform", "global", "isomorphic")
 """Torch-Pruning's own allocations."""
-"""The setting that the others are compared with."""
 
 
 def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: Hardware, command: str) -> list[Path]:
@@ -37,7 +34,6 @@ def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: 
         command: that was given.
     """
     save_figures(output, {"study.png": study_figure(results)}, dpi=130, bbox_inches="tight")
-    plt.close("all")
     with replacing(output / "results.csv") as partial:
         results.to_csv(partial, index=False)
     with replacing(output / "report.md") as partial:
@@ -99,7 +95,7 @@ def name_of(criterion: str, allocation: str, fold: bool) -> str:
     return f"{criterion.replace('_', ' ')}, {allocation}{', folded' * bool(fold)}"
 
 
-def study_figure(results: pd.DataFrame) -> plt.Figure:
+def study_figure(results: pd.DataFrame) -> Figure:
     """Test MSE against the budget, a panel a task: geometric means over base networks.
 
     Of the limit and the ways to prune that were taken to the largest number of budgets.
@@ -110,12 +106,13 @@ def study_figure(results: pd.DataFrame) -> plt.Figure:
     ways = budgets[budgets == budgets.max()][limit].index
     styles = dict(zip(ways, zip(itertools.cycle(COLORS), itertools.cycle(MARKERS)), strict=False))
     panels = pruned[pruned["limit"] == limit].groupby("task", sort=False)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4.6), squeeze=False, layout="constrained")
+    figure = new_figure(4 * len(panels), 4.6)
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (task, rows) in zip(axes.flat, panels, strict=True):
         base = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]["mse"]
         axis.axhline(1e3 * Interval.of_ratios(base).mean, color="black", linewidth=0.8, label="unpruned")
         for way, (colour, marker) in styles.items():
-            line = rows[(rows[WAY] == way).all(axis=1)].groupby("factor")["mse"]
+            line = rows[rows[WAY].eq(pd.Series(way, WAY)).all(axis=1)].groupby("factor")["mse"]
             means = line.agg(lambda errors: 1e3 * Interval.of_ratios(errors).mean)
             axis.plot(means.index, means, color=colour, marker=marker, markersize=4, label=name_of(*way))
         factors = sorted(rows["factor"].unique())

@@ -19,20 +19,24 @@ class ResUNet(nn.Module):
 
     Args:
         width: channels at full resolution.
+        norms: whether batch norms follow all convolutions but the last; the paper has none.
     """
 
     LEVELS, CONVOLUTIONS = 3, 3
 
-    def __init__(self, width: int = 32):
+    def __init__(self, width: int = 32, norms: bool = False):
         super().__init__()
 
+        def convolution(channels_in: int, channels: int) -> nn.Module:
+            layer = nn.Conv2d(channels_in, channels, 3, padding=1)
+            return nn.Sequential(layer, nn.BatchNorm2d(channels)) if norms else layer
+
         def level(channels_in: int, channels: int) -> nn.ModuleList:
-            inputs = [channels_in] + [channels] * (self.CONVOLUTIONS - 1)
-            return nn.ModuleList(nn.Conv2d(i, channels, 3, padding=1) for i in inputs)
+            return nn.ModuleList(convolution(i, channels) for i in [channels_in] + [channels] * (self.CONVOLUTIONS - 1))
 
         widths = [width << i for i in range(self.LEVELS + 1)]
         self.encoder = nn.ModuleList(level(i, o) for i, o in zip([1, *widths], widths[:-1], strict=False))
-        self.bottom = nn.Conv2d(widths[-2], widths[-1], 3, padding=1)
+        self.bottom = convolution(widths[-2], widths[-1])
         self.decoder = nn.ModuleList(level(2 * o, o) for o in reversed(widths[:-1]))
         self.output = nn.Conv2d(width, 1, 3, padding=1)
         for module in self.modules():

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from torchvision.models import VisionTransformer
 
 import resolution_scaling as rs
-from resolution_scaling.compare import COLORS, MARKERS
-from resolution_scaling.figures import new_figure
+from resolution_scaling.figures import COLORS, MARKERS, SMALL, new_figure
 from resolution_scaling.model_scaling import ScaledModel
 
 from .claims import Claim, Interval, claims_table
@@ -213,7 +212,7 @@ def accuracy_figure(results: pd.DataFrame, patch_px: int) -> Figure:
         _draw(axes, [flops[name] / 1e6 for name in names], [scores[name] for name in names], label, colour, marker)
         for name in names:
             place = (flops[name] / 1e6, scores[name].mean)
-            axes.annotate(name[1].split()[0], place, (6, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(name[1].split()[0], place, (6, 4), textcoords="offset points", fontsize=SMALL)
     axes.set(xlabel="MFLOPs of an image", ylabel="test accuracy (%)")
     axes.legend(frameon=False)
     return figure
@@ -229,7 +228,9 @@ def patches_figure(results: pd.DataFrame) -> Figure:
         line = [scores[grid_network(grid, patch)] for patch in patches]
         _draw(axes, [grid * patch for patch in patches], line, f"grid {grid}", colour, marker)
         for patch, score in zip(patches, line, strict=True):
-            axes.annotate(f"patch {patch}", (grid * patch, score.mean), (6, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(
+                f"patch {patch}", (grid * patch, score.mean), (6, 4), textcoords="offset points", fontsize=SMALL
+            )
     axes.set(xlabel="side of the image (px)", ylabel="test accuracy (%)")
     axes.legend(frameon=False)
     return figure

@@ -18,8 +18,8 @@ from .measurements import Measurement, Reading
 
 GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, modulo 1, are spread evenly, however many are taken."""
-PRODUCTS = 2**22
-"""For each region and image; layers that read more than 256 channels are sampled more thinly for it, in four cells at
+PRODUCTS = 2**21
+"""For each region and image; layers that read more than 181 channels are sampled more thinly for it, in four cells at
 least."""
 RIDGE = 1e-2
 """Of the mean energy of the kept channels; holds the factors of nearly equal channels down."""

@@ -19,13 +19,16 @@ def change(working_directory: str | Path, experiment: str, max_trials: int | Non
         max_trials: how many trials in all; None leaves it.
 
     Raises:
-        FileNotFoundError: there is no such experiment.
+        FileNotFoundError: there is no such experiment, or NNI kept nothing of it.
+        sqlite3.DatabaseError: NNI's database is damaged, or another process holds it.
     """
     path = Path(working_directory) / experiment / "db" / "nni.sqlite"
     if not path.exists():
         raise FileNotFoundError(f"NNI's files of experiment {experiment} are gone: {path} is missing")
     with closing(sqlite3.connect(path)) as database, database:
-        rows = database.execute("SELECT revision, params FROM ExperimentProfile WHERE id = ?", (experiment,)).fetchall()
+        known = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'ExperimentProfile'").fetchone()
+        query = "SELECT revision, params FROM ExperimentProfile WHERE id = ?"
+        rows = database.execute(query, (experiment,)).fetchall() if known else []
         if not rows:
             raise FileNotFoundError(f"NNI kept nothing of experiment {experiment}: it was stopped before it began")
         for revision, text in rows:

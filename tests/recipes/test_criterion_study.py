@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from torch import nn
 
@@ -34,8 +35,9 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "smoke", TINY)
 
     def run(*arguments):
+        output = parse_arguments(["--output", str(tmp_path), *arguments]).output
         main(["--device", "cpu", "--output", str(tmp_path), *arguments])
-        return pd.read_csv(tmp_path / "results.csv", keep_default_na=False)
+        return pd.read_csv(output / "results.csv", keep_default_na=False)
 
     return run
 
@@ -131,8 +133,8 @@ def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(r
     monkeypatch.setattr(
         study_experiment.StudyExperiment,
         "_fit",
-        lambda self, network, training, description: (
-            trained.append(description) or train(self, network, training, description)
+        lambda self, network, training, description, *loss: (
+            trained.append(description) or train(self, network, training, description, *loss)
         ),
     )
     more = run()
@@ -153,6 +155,21 @@ def test_gradients_reach_taylor(run):
     results = run("--criteria", "taylor", "--allocations", "global", "--tasks", "denoising", "--no-fold")
     assert not results["fold"].any()
     assert results["criterion"].tolist() == ["unpruned", "taylor"]
+
+
+def test_sparse_training_shrinks_the_scales_of_the_norms(run, tmp_path, monkeypatch):
+    scales = {}
+    for sparsity in (0.0, 10.0):
+        preset = dataclasses.replace(TINY, norms=True, sparsity=sparsity, tasks=("segmentation",))
+        monkeypatch.setitem(PRESETS, "smoke", preset)
+        output = tmp_path / str(sparsity)
+        results = run("--criteria", "bn_scale", "--allocations", "global", "--no-fold", "--output", str(output))
+        assert results["compression"].iloc[-1] > 2.9
+        weights = load_file(output / "segmentation_0" / "base.safetensors")
+        norms = [name.removesuffix("running_mean") for name in weights if name.endswith("running_mean")]
+        assert len(norms) == 19
+        scales[sparsity] = torch.cat([weights[name + "weight"] for name in norms]).abs().mean()
+    assert scales[10.0] < scales[0.0] - 2e-3  # three steps of Adam, each of 1e-3
 
 
 def test_ratios_are_paired_over_base_networks():
@@ -195,9 +212,9 @@ def test_what_the_command_names_is_compared_with_each_of_the_rest():
     assert parse_arguments(["--preset", "small"]).blocks == PRESETS["small"].blocks
     (block,) = parse_arguments(["--preset", "small", "--criteria", "contrast", "--factors", "20"]).blocks
     assert block.criteria == ("contrast",)
-    assert {*block.allocations} == {"equal", "uniform", "global", "isomorphic", "cost"}
+    assert {*block.allocations} == {"equal", "sensitivity", "uniform", "global", "isomorphic", "cost"}
     assert (block.folds, block.limits, block.factors) == ((False, True), ("compression", "speedup"), (20.0,))
-    assert len(block.cells()) == 20
+    assert len(block.cells()) == 24
 
 
 def test_the_same_channels_a_layer_whatever_the_scores(run):
