@@ -277,7 +277,12 @@ def _inputs_of_layers(network: nn.Module) -> Iterator[dict[nn.Module, torch.Tens
             hook.remove()
 
 
-interpolative = partial(SpatialMaskImportance, selection="interpolative")
+def probabilities(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Outputs of a network that gives logits; differences of these would hardly tell what can be seen."""
+    return network(inputs).sigmoid()
+
+
+interpolative = partial(SpatialMaskImportance, selection="interpolative", forward=probabilities)
 
 
 def _halves_of_every_cell(batches: Iterable) -> list[tuple[torch.Tensor, ...]]:

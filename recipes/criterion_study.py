@@ -26,7 +26,7 @@ from .command_line import (
     run_what_is_free,
     show_report,
 )
-from .study_experiment import ALLOCATED, EQUAL, LIMITS, SENSITIVITY, STUDIED, Block, Preset, StudyExperiment
+from .study_experiment import ALLOCATED, EQUAL, LIMITS, STUDIED, Block, Preset, StudyExperiment
 from .study_report import write_report
 from .study_tasks import TASKS
 from .training import Training
@@ -68,7 +68,7 @@ PRESETS = {
             Block(("taylor",), ("cost",), (False, True), LIMITS, tasks=_HOLOGRAM),
             Block(_OF_ANY_NETWORK, tasks=_HOLOGRAM),
             Block(("interpolative_without_regions",), folds=(True,)),
-            Block(("interpolative",), (SENSITIVITY,), (True,), LIMITS, tasks=_HOLOGRAM),
+            Block(("interpolative",), ("sensitivity",), (True,), LIMITS, tasks=_HOLOGRAM),
         ),
     ),
     "large": Preset(
@@ -81,7 +81,10 @@ PRESETS = {
         classifier=Training(20, 2e-3, 64, "one_cycle"),
         tasks=tuple(TASKS),
         bases=5,
-        blocks=(Block(_OF_ANY_NETWORK, ALLOCATED, (False, True), LIMITS, (4, 10, 20, 40)),),
+        blocks=(
+            Block(_OF_ANY_NETWORK, (EQUAL, "cost", *_HOST), (False, True), LIMITS, (4, 10, 20, 40)),
+            Block(("interpolative",), ("sensitivity",), (True,), LIMITS, (4, 10, 20, 40)),
+        ),
     ),
 }
 PRESETS["longer"] = dataclasses.replace(
@@ -97,12 +100,11 @@ PRESETS["longer"] = dataclasses.replace(
 PRESETS["slimming"] = dataclasses.replace(
     PRESETS["small"],
     norms=True,
-    sparsity=1e-4,
+    sparsity=1e-3,
     tasks=_HOLOGRAM,
     blocks=(
-        Block((_NORMS,), (EQUAL, "cost", *_HOST)),
-        Block(("mean_activation", "taylor"), (EQUAL, *_HOST)),
-        Block(("interpolative",), (EQUAL, "uniform"), (True,)),
+        Block((_NORMS, "mean_activation", "taylor"), (EQUAL, *_HOST)),
+        Block(("interpolative",), (EQUAL, "sensitivity"), (True,)),
     ),
 )
 

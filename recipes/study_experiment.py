@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from torchprune_spatial.budget import ALLOCATIONS
 from .candidates import CANDIDATES
 from .criteria import CRITERIA, RIVALS, Criterion
 from .networks_folder import NetworksFolder
-from .sensitivity import Fold, Scoring, SensitivityImportance
 from .study_tasks import TASKS, Images
 from .training import Hardware, Loss, Training
 from .unet import ResUNet, digit_classifier
@@ -33,9 +32,9 @@ from .unet import ResUNet, digit_classifier
 LIMITS = ("compression", "speedup")
 EQUAL = "equal"
 """Allocation "cost" from the order of the scores alone: every criterion keeps as many channels in each layer."""
-SENSITIVITY = "sensitivity"
-"""Allocation "cost" from what the regions lose without a group's channels: see `SensitivityImportance`."""
-ALLOCATED = (EQUAL, SENSITIVITY, *ALLOCATIONS)
+ALLOCATED = (EQUAL, *ALLOCATIONS)
+Scoring = Callable[[Group], torch.Tensor | None]
+Fold = Callable[[Group], None]
 STUDIED: dict[str, Criterion] = CRITERIA | RIVALS | CANDIDATES
 
 
@@ -194,13 +193,11 @@ class StudyExperiment:
             importance, fold = self._folding(importance)
         if cell.allocation == EQUAL:
             importance = in_places(importance)
-        if cell.allocation == SENSITIVITY:
-            importance = SensitivityImportance(network, self.calibration, importance, [network.output], fold)
         record = prune_to(
             network,
             (self.test.inputs[:1].to(self.folder.device),),
             importance,
-            allocation="cost" if cell.allocation in (EQUAL, SENSITIVITY) else cell.allocation,
+            allocation="cost" if cell.allocation == EQUAL else cell.allocation,
             before_removal=fold,
             ignored_layers=[network.output],
             **{cell.limit: cell.factor},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .removal import ScoredGroup
@@ -14,17 +14,19 @@ from .removal import ScoredGroup
 def cost_order(
     groups: Mapping[str, ScoredGroup],
     costs: Mapping[str, float],
+    losses: Mapping[str, Sequence[float]] | None = None,
     *,
     round_to: int | None = None,
     max_pruning_ratio: float = 1.0,
 ) -> list[tuple[str, int]]:
     """Steps as of `removal.removal_order`; those go first that lose the least for the cost that they save.
 
-    What a step loses is the rise of ``1 / s``, where ``s`` is the share of its score that the group keeps: the scores
-    of different groups need not compare, and the fewer are left the dearer they are. (By the sum of the scores, or by
-    its logarithm, wide layers between layers of a single channel would look as good as a balance.) What a step saves is
-    counted in the network that the steps before have left: a layer costs in proportion to its output and to its input
-    channels. Under a budget of parameters this spares narrow layers, under one of FLOPs those of few positions.
+    Unless it is given, what a step loses is the rise of ``1 / s``, where ``s`` is the share of its score that the group
+    keeps: the scores of different groups need not compare, and the fewer are left the dearer they are. (By the sum of
+    the scores, or by its logarithm, wide layers between layers of a single channel would look as good as a balance.)
+    What a step saves is counted in the network that the steps before have left: a layer costs in proportion to its
+    output and to its input channels. Under a budget of parameters this spares narrow layers, under one of FLOPs those
+    of few positions.
 
     Ours. In the FLOPs-regularized pruning of Molchanov et al., "Pruning convolutional neural networks for resource
     efficient inference", ICLR 2017, the cost is counted once and subtracted from the score.
@@ -32,10 +34,15 @@ def cost_order(
     Args:
         groups: the groups that may lose channels.
         costs: of each layer of the unpruned network, by name, in any unit; layers that are not named cost nothing.
+        losses: what each group has lost by the number of channels that its blocks keep, from 0 to all; see
+            `Sensitivity.losses`.
         round_to, max_pruning_ratio: as for `removal_order`.
     """
     network, order = _Network(groups, costs), []
-    waiting = {root: _steps(group, round_to, max_pruning_ratio) for root, group in groups.items()}
+    waiting = {
+        root: _steps(group, losses[root] if losses else _by_score(group), round_to, max_pruning_ratio)
+        for root, group in groups.items()
+    }
     heap = [(network.price(root, steps[0]), root) for root, steps in waiting.items() if steps]
     heapq.heapify(heap)
     while heap:
@@ -67,18 +74,22 @@ class _Step(NamedTuple):
     kept: int
 
 
-def _steps(group: ScoredGroup, round_to: int | None, max_pruning_ratio: float) -> deque[_Step]:
-    scores, removed, steps = group.block_scores.double().sort().values, 0, deque[_Step]()
+def _steps(group: ScoredGroup, losses: Sequence[float], round_to: int | None, max_pruning_ratio: float) -> deque[_Step]:
+    before, steps = len(losses) - 1, deque[_Step]()
+    for kept in group.kept_counts(round_to, max_pruning_ratio):
+        steps.append(_Step(losses[kept] - losses[before], (before - kept) * group.channel_groups, kept))
+        before = kept
+    return steps
+
+
+def _by_score(group: ScoredGroup) -> list[float]:
+    """The inverse of the share of its score that a group keeps, by the number of channels, from 0."""
+    scores = group.block_scores.double().sort().values
     finite = scores[scores.isfinite()]
     top = max(finite.max().item(), 0.0) if len(finite) else 1.0
     scores = scores.nan_to_num(posinf=top) - scores[0].clamp(max=0)  # from 0 up
-    left = scores.flip(0).cumsum(0).flip(0).tolist()  # the sum of what is still there, by the number of those gone
-    for kept in group.kept_counts(round_to, max_pruning_ratio):
-        gone = len(scores) - kept
-        loss = left[0] / left[gone] - left[0] / left[removed] if left[gone] else 0.0  # all are zero
-        steps.append(_Step(loss, (gone - removed) * group.channel_groups, kept))
-        removed = gone
-    return steps
+    left = scores.flip(0).cumsum(0).tolist()  # the sum of the best
+    return [math.inf, *(left[-1] / best if best else 0.0 for best in left)]  # none, if all are zero
 
 
 class _Network:

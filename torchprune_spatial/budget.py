@@ -22,12 +22,15 @@ from .channel_scatter import CUSTOMIZED_PRUNERS
 from .cost import call_on_meta, count_flops, meta_copy
 from .record import PruningRecord
 from .removal import ScoredGroup, removal_order, root_of, scored_group
+from .sensitivity import Sensitivity
+from .statistics import Calibration
 
 ALLOCATIONS: dict[str, dict[str, bool]] = {
     "uniform": {},
     "global": {"global_pruning": True},
     "isomorphic": {"global_pruning": True, "isomorphic": True},
     "cost": {},
+    "sensitivity": {},
 }
 """By name, the options of Torch-Pruning that they stand for."""
 OURS = {"iterative_steps", "iterative_pruning_ratio_scheduler", "pruning_ratio", "ch_sparsity", "ch_sparsity_dict"}
@@ -65,7 +68,10 @@ def prune_to(
             its channels. ``"global"`` and ``"isomorphic"``, as in Torch-Pruning: the lowest scores of the network, or
             of the groups of one kind, go first; they need scores that compare across layers. ``"cost"``: those channels
             go first that matter least to their group for the parameters (with ``compression``) or FLOPs (with
-            ``speedup``) that they save; see `allocation.cost_order`.
+            ``speedup``) that they save; see `allocation.cost_order`. ``"sensitivity"``: those without which the outputs
+            change least for what they save, measured group by group on calibration data, with every region of the same
+            weight (`Sensitivity`); it needs an importance with calibration data, and evaluates up to 32 images of them
+            about five times a group.
         tolerance: how far from the target is near enough. Farther, which happens where one step of the order removes
             much (small networks, ``round_to``), there is a warning.
         before_removal: is called with each group, on the network, just before its channels go: `fold` of
@@ -93,7 +99,7 @@ def prune_to(
     """
     search = _Search(model, example_inputs, options, _limits(compression, speedup), allocation)
     with evaluating(model), torch.enable_grad():
-        search.score(importance)
+        search.score(importance, before_removal)
         steps = search.nearest(tolerance)
         search.warn(steps, tolerance)
         record = PruningRecord(model, example_inputs, search.options["forward_fn"])
@@ -143,7 +149,7 @@ class _Search:
         self.spread = {name: options.pop(name) for name in SPREAD if name in options}
         if allocation is not None:
             self.spread |= _host_options(allocation, self.spread)
-        self.by_cost = allocation == "cost"
+        self.allocation = allocation
         self.options = options | {"forward_fn": options.get("forward_fn") or call_model}
         self.options["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
         if options.get("num_heads") is None:
@@ -153,12 +159,17 @@ class _Search:
         self.reached = {0: dict.fromkeys(limits, 1.0)}
         self.flops = count_flops(model, example_inputs, self.options["forward_fn"]) if "speedup" in limits else {}
 
-    def score(self, importance: Callable[[Group], torch.Tensor | None]) -> None:
+    def score(
+        self, importance: Callable[[Group], torch.Tensor | None], before_removal: Callable[[Group], None] | None
+    ) -> None:
         """Score every group once, in a step of the pruner that removes nothing, and put the removals in order."""
+        calibration = self._calibration_of(importance) if self.allocation == "sensitivity" else None
+        of_host: dict[str, Group] = {}
 
         def score(pruner: tp.pruner.BasePruner, group: Group) -> None:
             scores = importance(group)
             self.groups[root_of(group)] = None if scores is None else scored_group(pruner, group, scores)
+            of_host[root_of(group)] = group
 
         pruner = _Pruner(self.model, self.example_inputs, self.options, score)
         assert not list(pruner.step(interactive=True))
@@ -169,8 +180,12 @@ class _Search:
             for module in layer.modules()
         }
         free = {root: group for root, group in self.groups.items() if group and fixed.isdisjoint(group.layers)}
-        if self.by_cost:
-            self.order = cost_order(free, self._costs(), **self.spread)
+        losses = None
+        if calibration:
+            sensitivity = Sensitivity(self.model, calibration, before_removal)
+            losses = {root: sensitivity.losses(of_host[root], group) for root, group in free.items()}
+        if self.allocation in ("cost", "sensitivity"):
+            self.order = cost_order(free, self._costs(), losses, **self.spread)
         else:
             self.order = removal_order(free, **self.spread)
         self._drop_refused()
@@ -179,6 +194,16 @@ class _Search:
                 f"{type(self.model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
                 "max_pruning_ratio leave every group alone"
             )
+
+    @staticmethod
+    def _calibration_of(importance: object) -> Calibration:
+        calibration = getattr(importance, "calibration", None)
+        if not isinstance(calibration, Calibration):
+            raise ValueError(
+                f"allocation='sensitivity' needs calibration data, which importance ({type(importance).__name__}) does "
+                "not have: use one that has, such as SpatialMaskImportance(loader), or allocation='cost'"
+            )
+        return calibration
 
     def _costs(self) -> dict[str, float]:
         """Of each module by name, in shares of the network's; of parameters and FLOPs the sum, if both are limited."""

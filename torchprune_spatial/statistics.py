@@ -60,6 +60,15 @@ class Calibration:
         self._statistics: Statistics | None = None
         self._state: tuple[Any, ...] | None = None
 
+    def batches(self, model: nn.Module) -> Iterator[tuple[Any, RegionMasks | None]]:
+        """Inputs, as the model takes them, and their regions, None where no measurement asked for any.
+
+        Raises:
+            ValueError: see `CalibrationData.batches`.
+        """
+        with_regions = any(measurement.needs_regions for measurement in self._requested)
+        return _batches(model, self.data, with_regions)
+
     def request(self, measurement: Measurement) -> None:
         """Have this measured in the next pass, together with what others requested."""
         self._requested[measurement] = None
@@ -167,11 +176,10 @@ def collect_statistics(
     """
     model, layers, measurements = graph.model, channel_layers(graph), list(measurements)
     with_regions = any(measurement.needs_regions for measurement in measurements)
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     collector, trace = _Collector(layers, measurements), OutputTrace(layers)
     output_layers: set[nn.Module] | None = None
     with evaluating(model):
-        for inputs, regions in data.batches(parameter.device, parameter.dtype, with_regions):
+        for inputs, regions in _batches(model, data, with_regions):
             with collector.reading(regions), contextlib.ExitStack() as stack:
                 if output_layers is None:
                     stack.enter_context(trace.recording(model))
@@ -197,6 +205,11 @@ def collect_statistics(
             if not measurement.is_finite(found):
                 raise ValueError(_non_finite_message(graph, layer, layers))
     return Statistics(values, writers)
+
+
+def _batches(model: nn.Module, data: CalibrationData, with_regions: bool) -> Iterator[tuple[Any, RegionMasks | None]]:
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return data.batches(parameter.device, parameter.dtype, with_regions)
 
 
 def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:
