@@ -23,7 +23,7 @@ from torchprune_spatial.importance import CalibratedImportance, ChannelImportanc
 from torchprune_spatial.measurements import Measurement, Reading
 from torchprune_spatial.outputs import output_layers_in
 from torchprune_spatial.regions import RegionMasks, regions_from_mask
-from torchprune_spatial.selection import in_order_of, union_scores
+from torchprune_spatial.selection import in_order_of, places, union_scores
 from torchprune_spatial.thinet import gram_of_group, tpami_order
 
 from .criteria import Criterion
@@ -170,14 +170,12 @@ def _contribution(of: Moments) -> Scored:
 
 def _masked_thinet(of: Moments) -> Scored:
     """ThiNet's selection, where both regions count alike."""
-    return _places(tpami_order(_balanced(of.products * of.kernels))), of.means.sum(0)
+    return places(tpami_order(_balanced(of.products * of.kernels))), of.means.sum(0)
 
 
 def _subspace(of: Moments) -> Scored:
     """Channels from which all the others are best reconstructed."""
-    return _places(_explaining(_balanced(of.products), torch.eye(len(of.kernels), dtype=torch.float64))), of.means.sum(
-        0
-    )
+    return places(_explaining(_balanced(of.products), torch.eye(len(of.kernels), dtype=torch.float64))), of.means.sum(0)
 
 
 def _subspace_through_kernels(of: Moments) -> Scored:
@@ -185,7 +183,7 @@ def _subspace_through_kernels(of: Moments) -> Scored:
 
     With channels less their means, which biases can make up for.
     """
-    return _places(_explaining(_balanced(of.centred), of.kernels)), of.means.sum(0)
+    return places(_explaining(_balanced(of.centred), of.kernels)), of.means.sum(0)
 
 
 def _explaining(products: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
@@ -208,13 +206,6 @@ def _balanced(products: torch.Tensor) -> torch.Tensor:
     """Sum over the regions, each relative to its energy."""
     energies = products.diagonal(dim1=1, dim2=2).sum(1)
     return (products / energies.clamp_min(1e-300)[:, None, None]).sum(0)
-
-
-def _places(order: torch.Tensor) -> torch.Tensor:
-    """From 1, of what is first, down to above 0."""
-    scores = torch.empty(len(order), dtype=torch.float64)
-    scores[order] = torch.arange(len(order), 0, -1, dtype=torch.float64) / len(order)
-    return scores
 
 
 class RegionTaylorImportance(ChannelImportance):

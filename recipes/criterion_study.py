@@ -62,13 +62,12 @@ PRESETS = {
         blocks=(
             Block(_COMPARED, folds=(False, True)),
             Block(("mean_activation", "taylor"), factors=(4, 10, 40)),
-            Block(("interpolative",), folds=(True,), factors=(4, 10, 40)),
+            Block(("interpolative",), (EQUAL, "sensitivity"), (True,), factors=(4, 10, 20, 40)),
             Block(("weight_sum", "mean_activation", "taylor"), _HOST, limits=LIMITS, tasks=_HOLOGRAM),
-            Block(("interpolative",), (EQUAL, "uniform"), (True,), LIMITS, tasks=_HOLOGRAM),
-            Block(("taylor",), ("cost",), (False, True), LIMITS, tasks=_HOLOGRAM),
+            Block(("interpolative",), (EQUAL, "uniform", "sensitivity"), (True,), LIMITS, tasks=_HOLOGRAM),
+            Block(("taylor",), ("cost", "sensitivity"), (False, True), LIMITS, tasks=_HOLOGRAM),
             Block(_OF_ANY_NETWORK, tasks=_HOLOGRAM),
             Block(("interpolative_without_regions",), folds=(True,)),
-            Block(("interpolative",), ("sensitivity",), (True,), LIMITS, tasks=_HOLOGRAM),
         ),
     ),
     "large": Preset(
@@ -81,10 +80,7 @@ PRESETS = {
         classifier=Training(20, 2e-3, 64, "one_cycle"),
         tasks=tuple(TASKS),
         bases=5,
-        blocks=(
-            Block(_OF_ANY_NETWORK, (EQUAL, "cost", *_HOST), (False, True), LIMITS, (4, 10, 20, 40)),
-            Block(("interpolative",), ("sensitivity",), (True,), LIMITS, (4, 10, 20, 40)),
-        ),
+        blocks=(Block(_OF_ANY_NETWORK, ALLOCATED, (False, True), LIMITS, (4, 10, 20, 40)),),
     ),
 }
 PRESETS["longer"] = dataclasses.replace(
@@ -92,7 +88,7 @@ PRESETS["longer"] = dataclasses.replace(
     retraining=Training(8, 2e-3, 4, "one_cycle"),
     tasks=_HOLOGRAM,
     blocks=(
-        Block(("interpolative",), folds=(True,)),
+        Block(("interpolative",), (EQUAL, "sensitivity"), (True,)),
         Block(("mean_activation", "taylor")),
         Block(("taylor",), ("uniform",)),
     ),

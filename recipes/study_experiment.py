@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch_pruning.dependency import Group
 from tqdm import tqdm
 
-from torchprune_spatial import SpatialMaskImportance, prune_to
+from torchprune_spatial import Calibration, SpatialMaskImportance, prune_to
 from torchprune_spatial.budget import ALLOCATIONS
 
-from .candidates import CANDIDATES
+from .candidates import CANDIDATES, interpolative
 from .criteria import CRITERIA, RIVALS, Criterion
 from .networks_folder import NetworksFolder
 from .study_tasks import TASKS, Images
@@ -193,6 +193,8 @@ class StudyExperiment:
             importance, fold = self._folding(importance)
         if cell.allocation == EQUAL:
             importance = in_places(importance)
+        if cell.allocation == "sensitivity":
+            importance = with_calibration(importance, interpolative(self.calibration).calibration)
         record = prune_to(
             network,
             (self.test.inputs[:1].to(self.folder.device),),
@@ -211,7 +213,7 @@ class StudyExperiment:
         """The importance, and what folds for it: itself, or the recommended one, which then sees each group first."""
         if isinstance(importance, SpatialMaskImportance) and importance.interpolation:
             return importance, importance.fold
-        folding = SpatialMaskImportance(self.calibration, selection="interpolative")
+        folding = interpolative(self.calibration)
         return after(folding, importance), folding.fold
 
     def _append(self, cell: Cell, network: nn.Module, reached: dict[str, float], start: float) -> None:
@@ -240,6 +242,16 @@ def in_places(importance: Scoring) -> Scoring:
         scores = importance(group)
         return None if scores is None else (scores.argsort().argsort() + 1) / len(scores)
 
+    return score
+
+
+def with_calibration(importance: Scoring, calibration: Calibration) -> Scoring:
+    """The importance, with the data on which `prune_to` measures sensitivity."""
+
+    def score(group: Group) -> torch.Tensor | None:
+        return importance(group)
+
+    score.calibration = calibration
     return score
 
 

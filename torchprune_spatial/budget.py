@@ -70,8 +70,8 @@ def prune_to(
             go first that matter least to their group for the parameters (with ``compression``) or FLOPs (with
             ``speedup``) that they save; see `allocation.cost_order`. ``"sensitivity"``: those without which the outputs
             change least for what they save, measured group by group on calibration data, with every region of the same
-            weight (`Sensitivity`); it needs an importance with calibration data, and evaluates up to 32 images of them
-            about five times a group.
+            weight (`Sensitivity`). It needs an importance with calibration data, evaluates up to 32 images of them
+            about five times a group, and wants outputs that are no logits: see ``forward`` of `SpatialMaskImportance`.
         tolerance: how far from the target is near enough. Farther, which happens where one step of the order removes
             much (small networks, ``round_to``), there is a warning.
         before_removal: is called with each group, on the network, just before its channels go: `fold` of

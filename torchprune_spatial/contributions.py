@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container
+import weakref
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -100,6 +101,36 @@ def grams_of_readers(
         found = gram_of(member)
         grams[member.layer] = grams[member.layer] + found if member.layer in grams else found
     return grams
+
+
+class GramsOfGroups:
+    """The matrices by which groups were scored, for what is done to their readers before channels go."""
+
+    def __init__(self) -> None:
+        self._grams: weakref.WeakKeyDictionary[nn.Module, dict[nn.Module, torch.Tensor]] = weakref.WeakKeyDictionary()
+
+    def keep(self, group: Group, grams: dict[nn.Module, torch.Tensor]) -> None:
+        """Remember those of `grams_of_readers`."""
+        self._grams[group[0].dep.target.module] = grams
+
+    def readers(self, group: Group, method: str) -> Iterator[tuple[Member, torch.Tensor]]:
+        """The layers that read the channels, with all the channels that were scored, and their matrices.
+
+        Args:
+            group: some of the channels.
+            method: of the importance, for the message.
+
+        Raises:
+            ValueError: the group was not scored.
+        """
+        dep = group[0].dep
+        grams = self._grams.get(dep.target.module)
+        if grams is None:
+            raise ValueError(f"group was not scored by this importance: call {method} in the step that scores it")
+        channels = len(next(iter(grams.values())))
+        everything = group._DG.get_pruning_group(dep.target.module, dep.handler, list(range(channels)))
+        for member in members_that_read(everything, grams):
+            yield member, grams[member.layer]
 
 
 def contributions(layer: Any, x: torch.Tensor, locations: int, generator: torch.Generator) -> torch.Tensor:

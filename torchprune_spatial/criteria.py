@@ -49,7 +49,8 @@ class SpatialMaskImportance(CalibratedImportance):
     interpolated, where every region counts alike: QR with column pivoting of activations that are sampled in each
     region (Chee, Renz, Damle, De Sa, "Model preserving compression for neural networks", NeurIPS 2022, without
     regions). A score is a channel's place among the pivots, from 1 down. It is the better choice together with `fold`,
-    which lets the next layers make up for what goes; see the study in the documentation.
+    which lets the next layers make up for what goes, and with ``allocation="sensitivity"`` of `prune_to`; see the study
+    in the documentation.
 
     The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
     whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
@@ -77,7 +78,8 @@ class SpatialMaskImportance(CalibratedImportance):
             or a callable ``[channels] -> [channels]``. With None a score is a rank in 0..1, so that global pruning
             removes one common fraction of every layer. The order inside a layer is always Algorithm 1's.
         forward: callable ``(model, input) -> output`` for models that are not called as ``model(input)``. By default a
-            dict is passed as keywords and a tuple or list as positional arguments, as Torch-Pruning does.
+            dict is passed as keywords and a tuple or list as positional arguments, as Torch-Pruning does. With
+            ``allocation="sensitivity"`` of `prune_to` the outputs are compared: let them be probabilities, not logits.
 
     Raises:
         TypeError, ValueError: at construction for arguments that cannot be used, and at the first call for what the

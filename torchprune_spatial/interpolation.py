@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -12,9 +11,10 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import Group
 
-from .contributions import Gram, grams_of_readers, mixes_channels
-from .groups import Member, members_that_read
+from .contributions import Gram, GramsOfGroups, grams_of_readers, mixes_channels
+from .groups import Member
 from .measurements import Measurement, Reading
+from .selection import places
 
 GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, modulo 1, are spread evenly, however many are taken."""
@@ -96,7 +96,7 @@ class Interpolation:
 
     def __init__(self) -> None:
         self.measurement = RegionGrams()
-        self._grams: weakref.WeakKeyDictionary[nn.Module, dict[nn.Module, torch.Tensor]] = weakref.WeakKeyDictionary()
+        self._grams = GramsOfGroups()
 
     def score(self, group: Group, values: Mapping[nn.Module, tuple[Gram, ...]]) -> torch.Tensor | None:
         """Place of each channel among the pivots, 1 for the first: ``[channels]``, or None if no layer reads them."""
@@ -104,26 +104,17 @@ class Interpolation:
         grams = grams_of_readers(group, values, lambda member: _balanced(values[member.layer], member, channels))
         if not grams:
             return None
-        self._grams[group[0].dep.target.module] = grams
-        order = pivots(cast(torch.Tensor, sum(grams.values())))
-        scores = torch.empty(len(order), dtype=torch.float64)
-        scores[order] = torch.arange(len(order), 0, -1, dtype=torch.float64) / len(order)
-        return scores
+        self._grams.keep(group, grams)
+        return places(pivots(cast(torch.Tensor, sum(grams.values()))))
 
     def fold(self, group: Group) -> None:
         """Let the next layers read what is about to go from what stays; see `SpatialMaskImportance.fold`."""
-        dep = group[0].dep
-        grams = self._grams.get(dep.target.module)
-        if grams is None:
-            raise ValueError("group was not scored by this importance: call fold in the step that scores it")
-        channels = len(next(iter(grams.values())))
-        goes = torch.zeros(channels, dtype=torch.bool)
-        goes[group[0].idxs] = True
-        everything = group._DG.get_pruning_group(dep.target.module, dep.handler, list(range(channels)))
-        for member in members_that_read(everything, grams):
+        for member, gram in self._grams.readers(group, "fold"):
             if mixes_channels(member.layer):
+                goes = torch.zeros(len(gram), dtype=torch.bool)
+                goes[group[0].idxs] = True
                 for columns, positions in _uses(member):
-                    _fold(member.layer, columns, grams[member.layer][positions][:, positions], goes[positions])
+                    _fold(member.layer, columns, gram[positions][:, positions], goes[positions])
 
 
 def pivots(gram: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,13 @@ def union_scores(region_means: torch.Tensor, overall_means: torch.Tensor) -> tor
     return (ranks.amax(0) + tie_break) / channels
 
 
+def places(order: torch.Tensor) -> torch.Tensor:
+    """Scores of channels that are given from the best to the worst: ``[channels]``, from 1 down to above 0."""
+    scores = torch.empty(len(order), dtype=torch.float64)
+    scores[order] = torch.arange(len(order), 0, -1, dtype=torch.float64) / len(order)
+    return scores
+
+
 def in_order_of(order: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """The same values, dealt out so that they rank the channels as ``order`` does: ``[channels]`` each."""
     dealt = torch.empty_like(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -11,10 +10,11 @@ import torch.nn as nn
 from torch_pruning.dependency import Group
 
 from .calibration import Forward
-from .contributions import Contributions, grams_of_readers, mixes_channels
-from .groups import Member, members_that_read
+from .contributions import Contributions, GramsOfGroups, grams_of_readers, mixes_channels
+from .groups import Member
 from .importance import CalibratedImportance
 from .measurements import Measurement
+from .selection import places
 from .statistics import Calibration
 
 FORMS = ("tpami", "iccv")
@@ -111,7 +111,7 @@ class ThiNetImportance(CalibratedImportance):
             raise ValueError(f"locations is {locations!r}; expected the number of samples an image, at least 1")
         self.form = form
         self.measurement = Contributions(locations, seed)
-        self._grams: weakref.WeakKeyDictionary[nn.Module, dict[nn.Module, torch.Tensor]] = weakref.WeakKeyDictionary()
+        self._grams = GramsOfGroups()
         super().__init__(loader, forward=forward)
 
     def fold_rescaling(self, group: Group) -> None:
@@ -131,16 +131,10 @@ class ThiNetImportance(CalibratedImportance):
             ...     importance.fold_rescaling(group)
             ...     group.prune()
         """
-        dep = group[0].dep
-        grams = self._grams.get(dep.target.module)
-        if grams is None:
-            raise ValueError("group was not scored by this importance: call fold_rescaling in the step that scores it")
-        channels = len(next(iter(grams.values())))
-        kept = torch.tensor(sorted(set(range(channels)).difference(group[0].idxs)), dtype=torch.long)
-        everything = group._DG.get_pruning_group(dep.target.module, dep.handler, list(range(channels)))
-        for member in members_that_read(everything, grams):
-            factors = torch.ones(channels, dtype=torch.float64)
-            factors[kept] = rescaling(grams[member.layer], kept)
+        for member, gram in self._grams.readers(group, "fold_rescaling"):
+            kept = torch.tensor(sorted(set(range(len(gram))).difference(group[0].idxs)), dtype=torch.long)
+            factors = torch.ones(len(gram), dtype=torch.float64)
+            factors[kept] = rescaling(gram, kept)
             _scale_inputs(member.layer, member.channels, factors[member.positions])
 
     def _measurements(self) -> list[Measurement]:
@@ -153,11 +147,9 @@ class ThiNetImportance(CalibratedImportance):
         )
         if not grams:
             return None
-        self._grams[group[0].dep.target.module] = grams
+        self._grams.keep(group, grams)
         total = cast(torch.Tensor, sum(gram / gram.trace().clamp_min(1e-300) for gram in grams.values()))
-        order = iccv_order(total) if self.form == "iccv" else tpami_order(total).flip(0)
-        scores = torch.empty(channels, dtype=torch.float64)
-        scores[order] = torch.arange(1, channels + 1, dtype=torch.float64) / channels
+        scores = places(iccv_order(total).flip(0) if self.form == "iccv" else tpami_order(total))
         return scores, scores
 
 
