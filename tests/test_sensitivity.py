@@ -205,6 +205,23 @@ def test_a_fold_that_fails_leaves_the_network_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("forward", "problem"),
+    [
+        (lambda model, x: model(x) > 0, "Chain returns no tensor of real numbers"),
+        (lambda model, x: (y := model(x))[y > y.mean() + 1], "Chain returns outputs whose shapes depend on values"),
+    ],
+)
+def test_outputs_that_cannot_be_compared_are_refused(forward, problem):
+    torch.manual_seed(0)
+    network, inputs = Chain().eval(), torch.randn(4, 1, 8, 8)
+    importance = SpatialMaskImportance([(inputs, inputs, (inputs > 0.5).float())], forward=forward)
+    with pytest.raises(ValueError, match=problem + r".*, or use allocation='cost'"):
+        prune_to(network, inputs, importance, compression=2, allocation="sensitivity")
+    assert network.first.out_channels == 8
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
 def test_an_importance_without_data_is_refused():
     network = Chain()
     with pytest.raises(ValueError, match=r"importance \(GroupMagnitudeImportance\) does not have: use one that has"):

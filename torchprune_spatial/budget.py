@@ -75,7 +75,8 @@ def prune_to(
         tolerance: how far from the target is near enough. Farther, which happens where one step of the order removes
             much (small networks, ``round_to``), there is a warning.
         before_removal: is called with each group, on the network, just before its channels go: `fold` of
-            `SpatialMaskImportance` or ``fold_rescaling`` of `ThiNetImportance`, which make up for them.
+            `SpatialMaskImportance` or ``fold_rescaling`` of `ThiNetImportance`, which make up for them. With
+            ``allocation="sensitivity"`` also while errors are measured, and what it did is undone.
         options: of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``, ``num_heads``
             (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``, ``forward_fn``, ..., and in
             place of ``allocation`` also ``global_pruning`` and ``isomorphic``. Layers in ``pruning_ratio_dict`` keep

@@ -24,6 +24,11 @@ SHARES = (0.0, 0.125, 0.25, 0.5, 0.75)
 IMAGES = 32
 """Calibration images that are enough, in whole batches."""
 
+_REMEDY = (
+    ", so that allocation='sensitivity' cannot compare them: give the importance a forward that returns tensors of "
+    "fixed shapes, or use allocation='cost'"
+)
+
 
 class Sensitivity:
     """How much the outputs change when a group keeps so many channels, and all other groups are whole.
@@ -39,6 +44,9 @@ class Sensitivity:
         calibration: images and regions.
         fold: what is called before channels go (``before_removal`` of `prune_to`), so that what it makes up for is no
             error.
+
+    Raises:
+        ValueError: the outputs hold no real numbers, or their number depends on what is seen.
     """
 
     def __init__(self, model: nn.Module, calibration: Calibration, fold: Callable[[Group], None] | None = None):
@@ -83,12 +91,17 @@ class Sensitivity:
         """Of each batch, what is a real number in the outputs: ``[batch, channels, *grid]`` or another shape."""
         for inputs, _ in self._batches:
             leaves = tree_leaves(self.forward(self.model, inputs))
-            yield [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+            outputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+            if not outputs:
+                raise ValueError(f"{type(self.model).__name__} returns no tensor of real numbers{_REMEDY}")
+            yield outputs
 
     def _difference(self, outputs: Iterator[list[torch.Tensor]]) -> float:
         sums: dict[int, torch.Tensor] = {}  # of each output: squared errors and weights by region, [2, regions]
         energies: dict[int, float] = {}
         for (_, regions), found, expected in zip(self._batches, outputs, self._expected, strict=True):
+            if [output.shape for output in found] != [whole.shape for whole in expected]:
+                raise ValueError(f"{type(self.model).__name__} returns outputs whose shapes depend on values{_REMEDY}")
             for i, (output, whole) in enumerate(zip(found, expected, strict=True)):
                 part = _by_region((output - whole).double().square(), regions)
                 known = sums.get(i, part.new_zeros(2, 0))
