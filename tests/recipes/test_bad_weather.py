@@ -103,9 +103,10 @@ def kill(process):
 
 
 def wait_for(process, output, count):
-    """Until there are so many rows of results, or it has ended."""
+    """Until there are so many rows of results, or it has ended well."""
     while process.poll() is None and not (any(output.rglob("settings.json")) and rows(output) >= count):
         time.sleep(0.02)
+    assert not process.poll(), process.communicate()[1]
 
 
 @pytest.mark.slow
