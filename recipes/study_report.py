@@ -24,7 +24,7 @@ HOST = ("uniform", "global", "isomorphic")
 
 
 def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: Hardware, command: str) -> list[Path]:
-    """Write ``results.csv``, ``report.md`` and ``study.png``.
+    """Write ``results.csv`` and ``report.md``, and ``study.png`` where there are several factors of one limit.
 
     Args:
         output: folder.
@@ -33,12 +33,18 @@ def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: 
         hardware: of the run.
         command: that was given.
     """
-    save_figures(output, {"study.png": study_figure(results)}, dpi=130, bbox_inches="tight")
+    figures = {"study.png": study_figure(results)} if _has_figure(results) else {}
+    save_figures(output, figures, dpi=130, bbox_inches="tight")
     with replacing(output / "results.csv") as partial:
         results.to_csv(partial, index=False)
     with replacing(output / "report.md") as partial:
         partial.write_text(_markdown(results, preset, hardware, command))
-    return [output / name for name in ("results.csv", "report.md", "study.png")]
+    return [output / name for name in ("results.csv", "report.md", *figures)]
+
+
+def _has_figure(results: pd.DataFrame) -> bool:
+    """Whether there are budgets to draw errors against."""
+    return bool((results[results["criterion"] != UNPRUNED.criterion].groupby("limit")["factor"].nunique() > 1).any())
 
 
 def paired(results: pd.DataFrame, score: str = "mse") -> pd.DataFrame:
@@ -129,10 +135,12 @@ def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command
     seeds = results["seed"].unique()
     facts |= {
         "base networks": f"{len(seeds)} a task, of seeds {', '.join(map(str, seeds))}",
-        "network": f"U-Net of 20 convolutions, {preset.width} channels at full resolution",
+        "network": f"U-Net of 20 convolutions, {preset.width} channels at full resolution"
+        + ", batch norms" * preset.norms,
         "images": f"{preset.train_images} training, {preset.validation_images} validation (they calibrate the criteria "
         f"too) and {preset.test_images} test images of 64 px",
-        "training": preset.training,
+        "training": f"{preset.training}"
+        + (f", {preset.sparsity:g} times the sum of the norms' |scales| in the loss" if preset.sparsity else ""),
         "retraining": preset.retraining,
     }
     parts = [
@@ -143,7 +151,7 @@ def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command
         "interval (Student's t over base networks); *noise* where the interval holds 1. Allocation *equal*: every "
         'criterion keeps as many channels in each layer as the others (by `allocation="cost"`); *folded*: the next '
         "layers make up for what goes (`before_removal=importance.fold`).",
-        "![Test MSE against the budget](study.png)",
+        *(["![Test MSE against the budget](study.png)"] if _has_figure(results) else []),
     ]
     pruned = results[results["criterion"] != UNPRUNED.criterion]
     if len(host := against_hosts(results)):

@@ -148,6 +148,9 @@ def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(r
     report = (tmp_path / "report.md").read_text()
     assert "## Segmentation" in report
     assert "ours" in report
+    assert "study.png" not in report
+    run("--criteria", "mean_activation", "--allocations", "uniform", "--factors", "2", "3")
+    assert "study.png" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "study.png").stat().st_size > 5_000
 
 
