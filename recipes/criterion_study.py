@@ -88,7 +88,7 @@ PRESETS["longer"] = dataclasses.replace(
     retraining=Training(8, 2e-3, 4, "one_cycle"),
     tasks=_HOLOGRAM,
     blocks=(
-        Block(("interpolative",), (EQUAL, "sensitivity"), (True,)),
+        Block(("interpolative",), (EQUAL, "sensitivity"), (True,), LIMITS),
         Block(("mean_activation", "taylor")),
         Block(("taylor",), ("uniform",)),
     ),

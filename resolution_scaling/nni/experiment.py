@@ -130,11 +130,13 @@ class TrialExperiment(nni.experiment.Experiment):
         if manager.is_running(state["launcher"]):
             raise RuntimeError(f"the search in {output} is still running, in process {state['launcher'][0]}")
         manager.stop_manager(state["experiment"], state["port"])
+        max_trials = max_trials or state["max_trials"]
         stored_profile.change(state["working_directory"], state["experiment"], max_trials)
         experiment = cls.__new__(cls)
         nni.experiment.Experiment.__init__(experiment, None)
         experiment.id = state["experiment"]
         experiment.config = launcher.get_stopped_experiment_config(state["experiment"], state["working_directory"])
+        experiment.config.max_trial_number = max_trials
         experiment._action, experiment._resumed, experiment._output = "resume", True, output
         return experiment
 
@@ -238,7 +240,13 @@ class TrialExperiment(nni.experiment.Experiment):
         """
         directory = Path(self.config.experiment_working_directory).expanduser().resolve()
         process = manager.identity_of(os.getpid()) if running else None
-        state = {"experiment": self.id, "port": port, "working_directory": str(directory), "launcher": process}
+        state = {
+            "experiment": self.id,
+            "port": port,
+            "working_directory": str(directory),
+            "launcher": process,
+            "max_trials": self.config.max_trial_number,
+        }
         new = self._output / "experiment.json.new"
         new.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         new.replace(self._output / "experiment.json")
