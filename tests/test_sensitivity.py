@@ -97,6 +97,13 @@ def test_blocks_lose_the_same_channels(batches):
     assert losses[1] == pytest.approx(error_of(pruned, network, batches), rel=1e-4)
 
 
+def test_channels_that_all_stay_are_not_measured(batches):
+    network = Chain().eval()
+    sensitivity, everything = Sensitivity(network, calibrated(batches)), group_of(network, list(range(8)))
+    assert sensitivity.losses(everything, ScoredGroup(torch.full((8,), torch.inf), 1, (), ()))[1:] == [0.0] * 8
+    assert sensitivity.losses(everything, ScoredGroup(torch.ones(8), 8, (), ())) == [torch.inf, 0.0]
+
+
 def test_what_folding_makes_up_for_is_no_error(batches):
     """Channels 4 to 7 are copies of 0 to 3: nothing is lost with them if they are folded, and much if not."""
     network = Chain().eval()

@@ -67,7 +67,8 @@ class Sensitivity:
         """
         channels = len(scored.block_scores)
         order = scored.block_scores.argsort(descending=True, stable=True)
-        counts = sorted({max(1, int(scored.block_scores.isposinf().sum()), round(s * channels)) for s in SHARES})
+        least = max(1, int(scored.block_scores.isposinf().sum()))
+        counts = sorted({max(least, round(share * channels)) for share in SHARES} - {channels})
         errors = []
         for count in counts:
             goes = [block + order[count:] for block in range(0, len(scored.scores), channels)]
