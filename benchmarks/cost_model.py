@@ -26,8 +26,8 @@ from torchvision.models import get_model
 from tqdm import tqdm
 
 from benchmarks import publish, seconds
-from recipes.unet import ResUNet
-from resolution_scaling.cost import profile
+from recipes.networks.unet import ResUNet
+from resolution_scaling.cost.profiling import profile
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float | None]] = {
     "ResNet-50": (lambda: get_model("resnet50"), (1, 3, 224, 224), 4.089),

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import resolution_scaling as rs
 from benchmarks import publish, seconds
-from resolution_scaling.figures import COLORS, MARKERS, new_figure, saved
+from resolution_scaling.ground.figures import COLORS, MARKERS, new_figure, saved
 
 FULL_SIZE = 224
 SIZES = (192, 160, 128, 96)

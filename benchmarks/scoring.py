@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import torchprune_spatial
 from benchmarks import publish, seconds
-from recipes.unet import ResUNet
+from recipes.networks.unet import ResUNet
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 

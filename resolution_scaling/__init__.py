@@ -3,19 +3,19 @@
 `transforms` (the pipelines of reduced crop) needs torchvision and is imported by itself.
 """
 
-from . import model_scaling
+from .adapting.evaluation_size import search_evaluation_size
+from .adapting.recalibration import recalibrate
 from .by_resolution import ResolutionComparison, compare_resolutions
-from .cnn import reduce_after_first_conv, undo_first_conv_reduction
-from .compare import Comparison, compare
-from .cost import profile
-from .evaluation import search_evaluation_size
-from .folding import fold_first_batch_norm
-from .model_scaling import scale_model
-from .recalibrate import recalibrate
-from .report import CostReport
-from .resized_conv import FirstConvReduction
+from .cnn.folding import fold_first_batch_norm
+from .cnn.reduction import reduce_after_first_conv, undo_first_conv_reduction
+from .cnn.resized_conv import FirstConvReduction
+from .comparison import Comparison, compare
+from .cost.profiling import profile
+from .cost.report import CostReport
+from .rivals import model_scaling
+from .rivals.model_scaling import scale_model
 from .scaling import scale_resolution, undo_scaling
-from .vit import scale_vit, token_sizes, unscale_vit
+from .vit.scaling import scale_vit, token_sizes, unscale_vit
 
 __all__ = [
     "Comparison",

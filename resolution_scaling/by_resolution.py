@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn as nn
 
-from .cnn import image_of
-from .compare import Comparison
-from .cost import profile
-from .figures import COLORS, MARKERS, SMALL, TEXT, new_figure, saved
-from .meta import meta_copy
-from .report import TOTALS, CostReport
+from .cnn.reduction import image_of
+from .comparison import Comparison
+from .cost.profiling import profile
+from .cost.report import TOTALS, CostReport
+from .ground.figures import COLORS, MARKERS, SMALL, TEXT, new_figure, saved
+from .ground.meta import meta_copy
+from .ground.shapes import as_size
 from .scaling import scale_resolution
-from .shapes import as_size
-from .vit import is_vit
+from .vit.scaling import is_vit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

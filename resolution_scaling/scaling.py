@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import torch.nn as nn
 
-from .cnn import reduce_after_first_conv, undo_first_conv_reduction
-from .shapes import Size
-from .vit import is_vit, scale_vit, unscale_vit
+from .cnn.reduction import reduce_after_first_conv, undo_first_conv_reduction
+from .ground.shapes import Size
+from .vit.scaling import is_vit, scale_vit, unscale_vit
 
 METHODS = ("auto", "fcr", "tokens")
 
@@ -29,7 +29,7 @@ def scale_resolution(
     Morlier, Leonardon, Gripon, GRETSI 2025, section 3.3. A CNN goes on reading full images, and is reduced after its
     first convolution (FCR, see `reduce_after_first_conv`). A vision transformer reads smaller images, or larger
     patches, and has its embeddings resampled (see `scale_vit`). The third way, reduced crop (RC), changes no network:
-    it is a pair of transforms, see `resolution_scaling.transforms`.
+    it is a pair of transforms, see `resolution_scaling.adapting.transforms`.
 
     Args:
         model: the network.
@@ -52,7 +52,7 @@ def scale_resolution(
         >>> small = scale_resolution(timm.create_model("vit_small_patch16_224"), grid=11)
     """
     if method not in METHODS:
-        hint = ": it changes the data, see resolution_scaling.transforms" if method == "rc" else ""
+        hint = ": it changes the data, see resolution_scaling.adapting.transforms" if method == "rc" else ""
         raise ValueError(f"method is {method!r}{hint}; expected one of {', '.join(map(repr, METHODS))}")
     tokens = is_vit(model) if method == "auto" else method == "tokens"
     if tokens and options:

@@ -13,13 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torchprune_spatial", "resolution_scaling")
-FLOORS = ("torchprune_spatial", "resolution_scaling", "resolution_scaling.nni")
+FLOORS = ("torchprune_spatial", "resolution_scaling", "resolution_scaling.nni", "recipes")
 """Packages whose rooms have an order of their own in README's *Layout*."""
 
 HEAVY = ("nni", "timm", "torchvision", "matplotlib", "pandas", "scipy", "onnx", "triton")
 ROOMS_OF_HOSTS = {
-    "nni": ("resolution_scaling.nni.*", "torchprune_spatial.nni_step"),
-    "torchvision": ("resolution_scaling.transforms",),
+    "nni": ("resolution_scaling.nni.*", "torchprune_spatial.nni.step"),
+    "torchvision": ("resolution_scaling.adapting.transforms",),
 }
 """Where a host may be imported at the top of a file: rooms that are nothing without it."""
 
@@ -30,7 +30,7 @@ def rooms(floor: str) -> dict[str, Path]:
     return {
         f"{floor}.{path.stem}": path
         for path in sorted(folder.iterdir())
-        if path.stem != "__init__" and (path.suffix == ".py" or (path / "__init__.py").exists())
+        if path.stem not in ("__init__", "__main__") and (path.suffix == ".py" or (path / "__init__.py").exists())
     }
 
 
@@ -66,18 +66,13 @@ def is_for_types_only(node: ast.AST) -> bool:
 
 
 def statements(tree: ast.AST, everywhere: bool) -> list[ast.AST]:
-    """All nodes that run when a file is imported, or (``everywhere``) ever.
-
-    Not what only type checkers read, nor a module's ``__getattr__``, which hands on names of rooms below it.
-    """
+    """All nodes that run when a file is imported, or (``everywhere``) all that it has, for type checkers too."""
     found, pending = [], [tree]
     while pending:
         node = pending.pop()
         found.append(node)
-        if is_for_types_only(node):
+        if is_for_types_only(node) and not everywhere:
             pending += node.orelse
-        elif isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
-            continue
         elif everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             pending += ast.iter_child_nodes(node)
     return found
@@ -143,6 +138,16 @@ def test_no_room_imports_itself_through_others(floor):
     list(TopologicalSorter(dependencies(floor)).static_order())  # raises CycleError
 
 
+def test_no_file_imports_itself_through_others():
+    """Without exemption: late imports and those for type checkers count too."""
+    files = {module_name(path): path for path in ALL_FILES}
+    found = {}
+    for name, path in files.items():
+        imported = imports(path)
+        found[name] = {n if n in files else n.rpartition(".")[0] for n in imported} & set(files)
+    list(TopologicalSorter(found).static_order())  # raises CycleError
+
+
 def test_the_nni_floor_stands_on_the_rest_of_resolution_scaling():
     for room, others in dependencies("resolution_scaling").items():
         if room != "resolution_scaling.nni":
@@ -180,7 +185,7 @@ def test_what_a_file_imports_is_read_from_every_form(tmp_path, monkeypatch):
     )
     first = {"a.b", "c", "house.floor.e", "house.floor.f.g", "house.h.i", "importlib", "house.floor.j", "k.l", "n"}
     assert {name.strip(".") for name in imports(path, everywhere=False)} == first | {"far"}
-    assert {name.strip(".") for name in imports(path)} == first | {"far", "o"}
+    assert {name.strip(".") for name in imports(path)} == first | {"far", "m", "o"}
 
 
 SCRIPT = """

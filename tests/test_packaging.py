@@ -56,7 +56,7 @@ def test_the_source_distribution_holds_what_is_needed_to_work_on_it(built):
     tops = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml"}
     needed = tops | files(*PACKAGES, "tests", "recipes", "benchmarks", "docs")
     assert needed <= in_source
-    assert "recipes/data/NOTICE.md" in in_source
+    assert "recipes/datasets/data/NOTICE.md" in in_source
 
 
 def test_neither_holds_results_or_caches(built):

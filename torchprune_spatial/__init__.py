@@ -3,16 +3,16 @@
 import torch_pruning as _tp
 
 from . import report
-from .attention import attention_heads, update_attention
-from .budget import prune_to
-from .channel_scatter import CUSTOMIZED_PRUNERS, remove_dead_channels
-from .criteria import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
-from .doctor import check_network
-from .mixed_connectivity import decouple_residuals
-from .record import PruningRecord
-from .saving import load_pruned, save_pruned
-from .statistics import Calibration
-from .thinet import ThiNetImportance
+from .budget.pruning import prune_to
+from .calibration.statistics import Calibration
+from .check.network import check_network
+from .criteria.spatial_mask import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
+from .criteria.thinet import ThiNetImportance
+from .graph.attention import attention_heads, update_attention
+from .record.pruning_record import PruningRecord
+from .record.saving import load_pruned, save_pruned
+from .residuals.channel_scatter import CUSTOMIZED_PRUNERS, remove_dead_channels
+from .residuals.mixed_connectivity import decouple_residuals
 
 __all__ = [
     "CUSTOMIZED_PRUNERS",

@@ -11,14 +11,14 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from resolution_scaling.meta import tensors_in
+from resolution_scaling.ground.meta import tensors_in
 from torchprune_spatial import SpatialMaskImportance
-from torchprune_spatial.attention import attention_heads, update_attention
-from torchprune_spatial.calibration import call_model
-from torchprune_spatial.doctor import check_network
-from torchprune_spatial.groups import CHANNEL_LAYERS
-from torchprune_spatial.kill_test import channel_dim
-from torchprune_spatial.outputs import OutputTrace
+from torchprune_spatial.calibration.batches import call_model
+from torchprune_spatial.check.network import check_network
+from torchprune_spatial.check.zeroed_channels import channel_dim
+from torchprune_spatial.graph.attention import attention_heads, update_attention
+from torchprune_spatial.graph.groups import CHANNEL_LAYERS
+from torchprune_spatial.graph.outputs import OutputTrace
 
 from .zoo import Network
 

@@ -12,9 +12,9 @@ import torch
 pytest.importorskip("sybil")
 pytest.importorskip("nni", reason="needs NNI (extra nni3 or nni2)")
 
-from resolution_scaling.nni import registry
-from resolution_scaling.nni.experiment import TrialExperiment
-from resolution_scaling.nni.module import NNI_3
+from resolution_scaling.nni.algorithms import registry
+from resolution_scaling.nni.algorithms.module import NNI_3
+from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
 
 from .pages import DOCS, ROOT, run
 

@@ -12,9 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from recipes.search_task import TASK_VARIABLE
+from recipes.autocompress_search.task import TASK_VARIABLE
 
-from .test_autocompress_search import free_port
+from .autocompress_search.test_autocompress_search import free_port
 
 CPU = ("--device", "cpu")
 SEARCH = "autocompress_search"

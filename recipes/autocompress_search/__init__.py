@@ -1,0 +1,1 @@
+"""Pruning and resolution searched together."""

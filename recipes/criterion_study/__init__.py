@@ -1,0 +1,1 @@
+"""Which criterion and which allocation: four tasks, equal budgets."""

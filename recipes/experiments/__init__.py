@@ -1,0 +1,1 @@
+"""What all recipes share: training, command lines, claims, files."""

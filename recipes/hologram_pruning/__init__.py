@@ -1,0 +1,1 @@
+"""Spatial-mask pruning of a hologram network (EGC)."""

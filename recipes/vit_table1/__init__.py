@@ -1,0 +1,1 @@
+"""The costs in Table 1 of GRETSI 2025."""

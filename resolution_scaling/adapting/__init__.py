@@ -1,0 +1,1 @@
+"""After scaling: transforms, evaluation size, recalibration."""

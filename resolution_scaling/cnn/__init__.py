@@ -1,0 +1,1 @@
+"""Lower resolution inside a CNN: reduction after the first convolution."""

@@ -1,0 +1,93 @@
+"""Folding the batch norm behind a network's first convolution into it, for deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._pytree import tree_leaves
+
+from ..ground.models import device_of
+from ..ground.shapes import Size, run_shapes, shape_copy
+from .reduction import convolution_maps, image_of
+
+
+def fold_first_batch_norm(model: nn.Module, input_size: int | Size | None = None) -> nn.Module:
+    """Fold the batch norm that reads a network's first convolution into the convolution.
+
+    Compilers do this by themselves where the two are neighbours, but FCR puts a resize between them. Folding, before
+    or after `reduce_after_first_conv`, gives the same function up to rounding, because a resize acts on each channel
+    alone and keeps constants. The network runs once before and once after on a random image, to be sure.
+
+    Args:
+        model: the network, in evaluation mode; changed in place: the convolution gains a bias, and `nn.Identity`, or
+            the activation of timm's ``BatchNormAct2d``, takes the place of the norm. There is no undo: fold a copy.
+        input_size: as for `reduce_after_first_conv`.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: the network is in training mode, no batch norm reads what the first convolution gives, or something
+            else reads it too. The network is then as it was.
+    """
+    if model.training:
+        raise ValueError("model is in training mode, where a batch norm has no constants to fold: call model.eval()")
+    channels, size = image_of(model, input_size)
+    pairs = _convolutions_and_norms(shape_copy(model), size, channels)
+    if not pairs:
+        raise ValueError(f"{type(model).__name__} has no batch norm that reads what its first convolution gives")
+    image = torch.rand(1, channels, *size, device=device_of(model), dtype=next(model.parameters()).dtype)
+    with torch.no_grad():
+        before = tree_leaves(model(image))
+        unfolded = [_fold(model, *pair) for pair in pairs]
+        after = tree_leaves(model(image))
+    if not all(_same(a, b) for a, b in zip(before, after, strict=True)):
+        for convolution, weight, bias, norm in unfolded:
+            model.get_submodule(convolution).weight, model.get_submodule(convolution).bias = weight, bias
+            _put(model, *norm)
+        raise ValueError(f"{pairs[0][0]} of {type(model).__name__} is read by more than {pairs[0][1]}: it cannot fold")
+    return model
+
+
+def _convolutions_and_norms(draft: nn.Module, size: Size, channels: int) -> list[tuple[str, str]]:
+    """Names of the convolutions that read the image, with those of the batch norms that read them."""
+    outputs: dict[str, torch.Tensor] = {}
+    pairs: list[tuple[str, str]] = []
+    for name in convolution_maps(draft, size, channels)[0]:
+        draft.get_submodule(name).register_forward_hook(lambda *call, name=name: outputs.update({name: call[2]}))
+    for name, module in draft.named_modules():
+        if getattr(module, "running_mean", None) is not None and hasattr(module, "eps"):
+
+            def look(_: nn.Module, args: Any, name: str = name) -> None:
+                pairs.extend((conv, name) for conv, output in outputs.items() if args[0] is output)
+
+            module.register_forward_pre_hook(look)
+    run_shapes(draft, size, channels)
+    return pairs
+
+
+def _fold(model: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, ...]:
+    """Fold, and give what stood there before."""
+    convolution: Any = model.get_submodule(conv_name)
+    norm: Any = model.get_submodule(norm_name)  # of PyTorch or timm
+    weight, bias = convolution.weight, convolution.bias
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        *(weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    )
+    activation = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
+    _put(model, norm_name, nn.Sequential(*activation) if activation else nn.Identity())
+    return conv_name, weight, bias, (norm_name, norm)
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not a.is_floating_point():
+        return True
+    return bool((a - b).abs().max() <= 1e-2 * a.abs().max())

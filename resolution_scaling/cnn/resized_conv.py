@@ -1,0 +1,120 @@
+"""Convolutions that resize what they give, made from a network's own by a swap of class."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, SupportsIndex
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..ground.shapes import Size
+
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
+    "bilinear": {"mode": "bilinear", "antialias": True},
+    "bicubic": {"mode": "bicubic", "antialias": True},
+    "area": {"mode": "area"},
+    "nearest": {"mode": "nearest"},
+}
+"""How maps are resized: names and the options of ``torch.nn.functional.interpolate``."""
+
+
+def resize_maps(maps: torch.Tensor, size: Size, interpolation: str) -> torch.Tensor:
+    """``[batch, channels, height, width]`` -> ``[batch, channels, *size]``, of the same dtype.
+
+    Maps of integers (labels) are resized by the nearest neighbour.
+    """
+    options = INTERPOLATIONS[interpolation if maps.is_floating_point() else "nearest"]
+    if maps.is_floating_point() and not (maps.device.type == "cpu" and maps.dtype in (torch.half, torch.bfloat16)):
+        return F.interpolate(maps, size, **options)
+    return F.interpolate(maps.float(), size, **options).to(maps.dtype)  # PyTorch has no kernels for these
+
+
+def proportional(size: Size, old: Size, new: Size) -> Size:
+    """``size * new / old``, rounded to whole numbers, exactly."""
+    height, width = ((2 * n * b + a) // (2 * a) for n, a, b in zip(size, old, new, strict=True))
+    return height, width
+
+
+def scale_maps(maps: torch.Tensor, own_size: Size, resized: Size, interpolation: str) -> torch.Tensor:
+    """Resize ``[batch, channels, height, width]`` by ``resized / own_size``."""
+    return resize_maps(maps, proportional((maps.shape[-2], maps.shape[-1]), own_size, resized), interpolation)
+
+
+torch.fx.wrap("scale_maps")  # torch.fx sees one operation, and not the arithmetic on sizes
+
+
+class ResizedConv2d(nn.Conv2d):
+    """A convolution whose output is then resized; made from an `nn.Conv2d` by `resize_output`, which it stays.
+
+    Parameters, buffers and their names are those of the convolution. A convolution of a subclass (such as timm's
+    ``Conv2dSame``) stays one of it.
+
+    Attributes:
+        own_size: height and width of the convolution's own output at the input size for which this was made.
+        resized: height and width that such an output is brought to; others are resized in proportion.
+        interpolation: a key of `INTERPOLATIONS`.
+    """
+
+    own_size: Size
+    resized: Size
+    interpolation: str
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[batch, in_channels, height, width]`` -> ``[batch, out_channels, resized height, resized width]``."""
+        return scale_maps(super().forward(x), self.own_size, self.resized, self.interpolation)
+
+    def extra_repr(self) -> str:
+        """As the convolution's, with the sizes."""
+        sizes = " -> ".join("x".join(map(str, size)) for size in (self.own_size, self.resized))
+        return f"{super().extra_repr()}, {sizes} {self.interpolation}"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _blank, role_and_plain(type(self)), self.__dict__.copy()
+
+
+class FirstConvReduction(ResizedConv2d):
+    """A network's first convolution, whose output is downsampled; see `reduce_after_first_conv`."""
+
+
+class LastConvRestoration(ResizedConv2d):
+    """A network's last convolution, whose output is brought back to full size; see `reduce_after_first_conv`."""
+
+
+def resize_output(
+    convolution: nn.Conv2d, role: type[ResizedConv2d], own_size: Size, resized: Size, interpolation: str
+) -> None:
+    """Make a convolution, in place, one that resizes its output. Nothing is copied, and nothing can fail."""
+    if getattr(vars(convolution).get("forward"), "__func__", None) is type(convolution).forward:
+        del convolution.forward  # NNI leaves a bound method when it unwraps a layer, which would hide the class's
+    resized_one: Any = convolution  # which it becomes
+    resized_one.own_size, resized_one.resized, resized_one.interpolation = own_size, resized, interpolation
+    resized_one.__class__ = _resized_class(role, type(convolution))  # type: ignore[arg-type]  # classes are hashable
+
+
+def undo_resize_output(convolution: ResizedConv2d) -> None:
+    """Make it, in place, the convolution that it was."""
+    plain_one: Any = convolution  # which it becomes
+    plain_one.__class__ = role_and_plain(type(convolution))[1]
+    del convolution.own_size, convolution.resized, convolution.interpolation
+
+
+@functools.cache
+def _resized_class(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> type[ResizedConv2d]:
+    if plain is nn.Conv2d:
+        return role
+    return type(role.__name__, (role, plain), {"__module__": __name__})
+
+
+def role_and_plain(resized: type[ResizedConv2d]) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
+    """What a class of resized convolutions does, and the class that they had before."""
+    if resized in (FirstConvReduction, LastConvRestoration):
+        return resized, nn.Conv2d
+    role, plain = resized.__bases__
+    return role, plain
+
+
+def _blank(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> ResizedConv2d:
+    resized = _resized_class(role, plain)  # type: ignore[arg-type]  # classes are hashable
+    return resized.__new__(resized)

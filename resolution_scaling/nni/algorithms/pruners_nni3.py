@@ -1,0 +1,150 @@
+"""The pruners and quantizers of NNI 3.0, as algorithms of searches; pruned layers really shrink."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import nni
+import torch.fx
+import torch.nn as nn
+from nni.compression import pruning, quantization
+from nni.compression.base.config import trans_legacy_config_list
+from nni.compression.speedup import ModelSpeedup
+
+from .evaluator_nni3 import torch_evaluator
+from .masks import check_masks, fix_masks, masks_of_convolutions
+from .module import example_input, training_needs
+from .registry import Algorithm, Compress, algorithm_names, register_algorithm
+
+PRUNERS = {
+    "level": pruning.LevelPruner,
+    "l1": pruning.L1NormPruner,
+    "l2": pruning.L2NormPruner,
+    "fpgm": pruning.FPGMPruner,
+    "slim": pruning.SlimPruner,
+    "taylorfo": pruning.TaylorPruner,
+    "movement": pruning.MovementPruner,
+}
+QUANTIZERS = {
+    "qat": quantization.QATQuantizer,
+    "dorefa": quantization.DoReFaQuantizer,
+    "bnn": quantization.BNNQuantizer,
+    "ptq": quantization.PtqQuantizer,
+    "lsq": quantization.LsqQuantizer,
+    "lsqplus": quantization.LsqPlusQuantizer,
+}
+UNTRAINED = ("level", "l1", "l2", "fpgm")
+FINE_TUNED = frozenset(QUANTIZERS)
+"""Algorithms that fine-tune by themselves: quantizers learn through an optimizer that NNI changed."""
+
+_ELSE = "run the search on NNI 2.10.1 (extra nni2)"
+_OURS = "`import torchprune_spatial.nni.algorithms` in the file of your class, which brings ours"
+LOST = {
+    "apoz": f"{_OURS}, prune by 'taylorfo', which also looks at data, or {_ELSE}",
+    "mean_activation": f"{_OURS}, prune by 'taylorfo', which also looks at data, or {_ELSE}",
+    "naive": f"quantize by 'ptq', or {_ELSE}",
+}
+"""Algorithms of NNI 2.10.1 that 3.0 dropped, and the way round where no other is registered by the name."""
+
+NAMES = frozenset({*PRUNERS, *QUANTIZERS})
+SPEEDS_UP = frozenset(PRUNERS) - {"level"}
+"""Algorithms that need a ``dummy_input``."""
+
+_LEGACY = {"slim": ["sparsifying_training_epochs"], "taylorfo": ["sparsifying_training_batches"]}
+"""Parameters of NNI 2.10.1 that are understood too."""
+
+
+def parameters_of(name: str) -> list[str]:
+    """What an algorithm of NNI can be told beside its ``config_list``."""
+    ours = {"self", "model", "config_list", "evaluator", "existed_wrappers"}
+    names = inspect.signature({**PRUNERS, **QUANTIZERS}[name].__init__).parameters
+    return [*(parameter for parameter in names if parameter not in ours), *_LEGACY.get(name, [])]
+
+
+def _pruner(name: str) -> Compress:
+    def prune(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
+        """Prune a copy of the network, and take the pruned channels out.
+
+        NNI 3.0 traces the network in a way that fails with current versions of PyTorch; the graph of ``torch.fx`` is
+        given to it instead. ``'level'`` prunes single weights, and is left so.
+        """
+        network = copy.deepcopy(model)
+        example = example_input(module, f"{name!r} needs to speed the network up") if name in SPEEDS_UP else None
+        masks = _train_and_mask(name, network, config_list, module, parameters)
+        check_masks(masks, config_list)
+        if name == "level":
+            fix_masks(network, masks)
+            return network
+        training = network.training
+        try:
+            graph = torch.fx.symbolic_trace(network.eval())
+            ModelSpeedup(network, example, masks, graph_module=graph).speedup_model()
+        except Exception as error:
+            what = f"NNI {nni.__version__} pruned {type(model).__name__} by {name!r}, but could not speed it up"
+            raise RuntimeError(f"{what}: {error} ({type(error).__name__})") from error
+        return network.train(training)
+
+    return prune
+
+
+def _train_and_mask(
+    name: str, network: nn.Module, config_list: list[Any], module: Any, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """The masks that a pruner finds; the network is left as its training left it, without wrappers."""
+    config_list = trans_legacy_config_list(copy.deepcopy(config_list))
+    if name in UNTRAINED:
+        pruner = PRUNERS[name](network, config_list, **parameters)
+        pruner.compress()
+    else:
+        evaluator = torch_evaluator(module, network, *training_needs(module, name))
+        if name == "taylorfo":
+            parameters.setdefault("training_steps", parameters.pop("sparsifying_training_batches", 1))
+        epochs = parameters.pop("sparsifying_training_epochs", 10 if name == "slim" else None)
+        by_epochs = name == "slim" and "training_steps" not in parameters
+        if by_epochs:
+            parameters["training_steps"] = 2**31
+        pruner = PRUNERS[name](network, config_list, evaluator, **parameters)
+        if by_epochs:  # as in NNI 2.10.1, where the masks are made when the epochs are over
+            pruner._fusion_compress(None, epochs)
+            pruner.update_masks(pruner.generate_masks())
+        elif name == "movement":
+            pruner.compress(parameters["cooldown_begin_step"], None)
+        else:
+            pruner.compress()
+    masks = pruner.get_masks()
+    pruner.unwrap_model()
+    return masks_of_convolutions(network, masks) if name == "slim" else masks
+
+
+def _quantizer(name: str) -> Compress:
+    def quantize(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
+        """Quantize a copy of the network, and fine-tune it through the quantizer's optimizer."""
+        network = copy.deepcopy(model)
+        factory, criterion = module.optimizer_factory(), module.criterion()
+        if factory is None or criterion is None:
+            raise TypeError(f"{module.__name__} gives no optimizer or no criterion, but {name!r} trains")
+        trainer = module.post_compress_finetuning_trainer(name)
+        epochs = module.post_compress_finetuning_epochs(name) if trainer is not None and name != "ptq" else 0
+        if not epochs and name != "ptq":
+            raise ValueError(
+                f"{name!r} of NNI 3.0 quantizes while it is fine-tuned, and {module.__name__} gives no epochs"
+            )
+        evaluator = torch_evaluator(module, network, factory, criterion, trainer)
+        config_list = trans_legacy_config_list(copy.deepcopy(config_list))
+        for config in config_list:  # what NNI's own translation of configurations of 2.10.1 forgets
+            for setting in config.get("target_settings", {}).values():
+                config.setdefault("quant_dtype", setting.get("quant_dtype"))
+            if name == "dorefa":
+                config.setdefault("quant_scheme", "affine")
+        quantizer = QUANTIZERS[name](network, config_list, evaluator, **parameters)
+        quantizer.compress(None, epochs)
+        return network
+
+    return quantize
+
+
+for _name, _make in [*((name, _pruner) for name in PRUNERS), *((name, _quantizer) for name in QUANTIZERS)]:
+    if _name not in algorithm_names():
+        register_algorithm(Algorithm(_name, _make(_name)))

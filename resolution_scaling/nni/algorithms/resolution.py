@@ -1,0 +1,92 @@
+"""Resolution scaling as an algorithm of searches: registers ``'resolution'``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn as nn
+
+from ...ground.meta import tensors_in
+from ...scaling import METHODS, scale_resolution
+from ...vit.scaling import is_vit
+from .registry import Algorithm, dummy_input_of, register_algorithm
+
+SIZES = ("size", "grid", "patch_size")
+"""Arguments of `resolution_scaling.scale_resolution` that a search can vary."""
+
+
+def scale(
+    model: nn.Module,
+    config_list: list[dict[str, Any]],
+    module: Any,
+    *,
+    size: Any = None,
+    grid: Any = None,
+    patch_size: Any = None,
+    method: str = "auto",
+) -> nn.Module:
+    """Scale the resolution of a network, see `resolution_scaling.scale_resolution`. Works on the meta device too.
+
+    Args:
+        model: the network; it stays as it is.
+        config_list: must be empty: the whole network is scaled.
+        module: the user's AutoCompress class. If it has a ``dummy_input``, a CNN is reduced in the proportion of
+            ``size`` to that input; otherwise to what `reduce_after_first_conv` supposes that it reads.
+        size: px; a number, or (height, width) for a CNN. NNI's ranges give floats: whole ones are accepted.
+        grid: tokens a side, for a ViT.
+        patch_size: px, for a ViT.
+        method: ``"auto"``, ``"fcr"`` or ``"tokens"``.
+
+    Raises:
+        TypeError, ValueError: an argument is not usable, or the network cannot work at this resolution.
+    """
+    check_parameters(config_list, size=size, grid=grid, patch_size=patch_size, method=method)
+    options: dict[str, Any] = {}
+    if not is_vit(model) and method != "tokens" and (shape := input_shape(module)) is not None:
+        options["input_size"] = shape[-2:]
+    return scale_resolution(
+        model, _whole(size), grid=_whole(grid), patch_size=_whole(patch_size), method=method, **options
+    )
+
+
+def check_parameters(config_list: Any, **parameters: Any) -> None:
+    """See whether parameters could be a resolution, as far as that can be told without the network.
+
+    Raises:
+        TypeError, ValueError: they could not; the text names the parameter.
+    """
+    if config_list:
+        raise ValueError(f"config_list of 'resolution' is {config_list!r}; expected []: the whole network is scaled")
+    known = (*SIZES, "method")
+    if unknown := set(parameters) - set(known):
+        raise TypeError(f"'resolution' has no parameter {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+    method = parameters.get("method", "auto")
+    if method not in METHODS:
+        raise ValueError(f"method of 'resolution' is {method!r}; expected one of {', '.join(map(repr, METHODS))}")
+    given = {name: parameters[name] for name in SIZES if parameters.get(name) is not None}
+    if not given:
+        raise TypeError("'resolution' needs a size in px, or for a ViT a grid or a patch_size")
+    for name, value in given.items():
+        sides = value if isinstance(value, (list, tuple)) and name == "size" else [value]
+        if len(sides) not in (1, 2) or not all(_is_count(side) for side in sides):
+            unit = "tokens a side" if name == "grid" else "px"
+            raise ValueError(f"{name} of 'resolution' is {value!r}; expected a whole number of {unit} above 0")
+
+
+def input_shape(module: Any) -> tuple[int, ...] | None:
+    """Shape of the image that a user's class gives as its ``dummy_input``; None without one."""
+    images = [tensor for tensor in tensors_in(dummy_input_of(module)) if tensor.ndim == 4]
+    return tuple(images[0].shape) if images else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 and value == int(value)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(int, value)) if len(value) == 2 else int(value[0])
+    return None if value is None else int(value)
+
+
+register_algorithm(Algorithm("resolution", scale, outline=scale, needs_config_list=False), replace=True)

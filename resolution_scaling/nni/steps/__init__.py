@@ -1,0 +1,1 @@
+"""Resolution scaling as a compressor of NNI 3.0."""

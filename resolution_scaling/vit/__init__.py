@@ -1,0 +1,1 @@
+"""Lower resolution of vision transformers: token grids and patch sizes."""

@@ -1,0 +1,144 @@
+"""The calibration data: what a user's loader yields, checked and turned into inputs and regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset, IterableDataset
+
+from resolution_scaling.ground.meta import Forward, call_model
+
+from .regions import RegionMasks, regions_from_mask, regions_from_target
+
+Masks = Callable[[Any, Any], torch.Tensor]
+
+__all__ = ["CalibrationData", "Forward", "Masks", "call_model"]
+
+
+class CalibrationData:
+    """A re-iterable view of the user's loader.
+
+    Args:
+        loader: yields ``(input, target)`` or ``(input, target, mask)``, and can be iterated again and again.
+        threshold: how a target becomes a mask, a number or ``"otsu"``; see `regions_from_target`.
+        masks: optional callable ``(input, target) -> mask`` that takes the place of the target and of the loader's
+            mask. With it the loader may also yield inputs alone (the target is then None).
+
+    Raises:
+        TypeError, ValueError: an argument is not usable; the text says which and what to do.
+    """
+
+    def __init__(self, loader: Iterable[Any], threshold: float | str, masks: Masks | None = None):
+        if isinstance(loader, Iterator):
+            raise TypeError(
+                f"loader is a {type(loader).__name__}, which can be read only once, but statistics are taken again "
+                "after each pruning step: pass the DataLoader itself, or list(loader)"
+            )
+        if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+            raise TypeError(
+                f"loader is a dataset ({type(loader).__name__}), which yields single items; expected batches: pass "
+                "DataLoader(dataset, batch_size=...)"
+            )
+        if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+            raise TypeError(f"loader is a {type(loader).__name__}; expected an iterable of batches, as a DataLoader")
+        if threshold != "otsu" and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
+            raise ValueError(f"threshold is {threshold!r}; expected a finite number or 'otsu'")
+        if masks is not None and not callable(masks):
+            raise TypeError(
+                f"masks is a {type(masks).__name__}; expected a callable (input, target) -> mask. Masks that go with "
+                "the data belong in the loader: (input, target, mask)"
+            )
+        self.loader, self.threshold, self.masks = loader, threshold, masks
+        self._passes = 0
+
+    def batches(
+        self, device: torch.device, dtype: torch.dtype, with_regions: bool = True
+    ) -> Iterator[tuple[Any, RegionMasks | None]]:
+        """Yield the inputs and the regions of each batch, on ``device``; floating inputs as ``dtype``.
+
+        ``masks`` is called with the tensors that are already there. Without regions the loader may yield inputs alone,
+        and targets of any kind.
+
+        Raises:
+            ValueError: the loader is empty or exhausted, yields only inputs, or a mask fits neither the input nor the
+                target.
+        """
+        self._passes += 1
+        empty = True
+        for batch in self.loader:
+            empty = False
+            inputs, target, mask = self._unpack(batch, with_regions)
+            inputs = tree_map(lambda leaf: _to(leaf, device, dtype), inputs)
+            if not with_regions:
+                yield inputs, None
+                continue
+            target, mask = (tree_map(lambda leaf: _to(leaf, device), part) for part in (target, mask))
+            yield inputs, RegionMasks(self._regions(inputs, target, mask).to(device))
+        if empty:
+            again = self._passes > 1
+            raise ValueError(
+                f"loader yielded no batch{' when it was read again' if again else ''}: pass "
+                + ("a loader that can be iterated more than once" if again else "at least one batch to calibrate on")
+            )
+
+    def _unpack(self, batch: Any, with_regions: bool) -> tuple[Any, Any, Any]:
+        parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        if len(parts) > 3 or not parts:
+            raise ValueError(
+                f"loader yielded a {type(batch).__name__} of {len(parts)} items; expected (input, target) or "
+                "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target)"
+            )
+        if len(parts) == 1 and self.masks is None and with_regions:
+            raise ValueError(
+                f"loader yielded only inputs (a {type(batch).__name__}); the criterion has to know where the objects "
+                "are: let `loader` yield (input, target) or (input, target, mask), or pass `masks`, a callable "
+                "(input, target) -> mask"
+            )
+        return (*parts, None, None)[:3]
+
+    def _regions(self, inputs: Any, target: Any, mask: Any) -> torch.Tensor:
+        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+        spatial_dims = max((tensor.ndim - 2 for tensor in tensors if tensor.ndim > 2), default=2)
+        images = [tensor for tensor in tensors if tensor.ndim == spatial_dims + 2]
+        source = "masks" if self.masks is not None else "the loader's mask"
+        if self.masks is not None:
+            with torch.no_grad():
+                mask = self.masks(inputs, target)
+        if mask is None and self.masks is None:
+            if not isinstance(target, torch.Tensor):
+                raise ValueError(
+                    f"target is a {type(target).__name__}, not a tensor: let `loader` yield (input, target, mask), or "
+                    "pass `masks`, a callable (input, target) -> mask"
+                )
+            planes, source = regions_from_target(target, self.threshold, spatial_dims), "target"
+        elif not isinstance(mask, torch.Tensor):
+            raise ValueError(f"{source} is a {type(mask).__name__}; expected a tensor")
+        else:
+            planes = regions_from_mask(mask, spatial_dims)
+            sizes = [tuple(image.shape[2:]) for image in images]
+            if isinstance(target, torch.Tensor) and target.ndim > spatial_dims:
+                sizes.append(tuple(target.shape[-spatial_dims:]))
+            if sizes and tuple(planes.shape[2:]) not in sizes:
+                raise ValueError(
+                    f"{source} has size {_size(planes.shape[2:])}, but the images have "
+                    f"{' or '.join(sorted({_size(size) for size in sizes}))}: resize the mask to its image"
+                )
+        if images and len(planes) != len(images[0]):
+            raise ValueError(
+                f"{source} holds {len(planes)} images, but the input holds {len(images[0])}: they must come in pairs"
+            )
+        return planes
+
+
+def _size(size: Iterable[int]) -> str:
+    return " x ".join(map(str, size))
+
+
+def _to(leaf: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return leaf.to(device, dtype if leaf.is_floating_point() else None)

@@ -1,0 +1,237 @@
+"""One pass over the calibration data: what criteria measure where the channels are read."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn as nn
+from torch_pruning.dependency import DependencyGraph
+
+from resolution_scaling.ground.models import evaluating
+
+from ..graph.groups import channel_layers, producers_of
+from ..graph.outputs import OutputTrace
+from .batches import CalibrationData, Forward, Masks, call_model
+from .measurements import Measurement, pad, readings
+from .regions import RegionMasks
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass over the calibration data found.
+
+    Attributes:
+        values: for each measurement, its values by the layer that reads the channels; means are ``[values, channels]``.
+        output_layers: layers whose channels are outputs of the network.
+    """
+
+    values: dict[Measurement, dict[nn.Module, Any]]
+    output_layers: set[nn.Module]
+
+
+class Calibration:
+    """The calibration data of several criteria: one pass measures what all of them need.
+
+    Args:
+        loader, threshold, masks, forward: as in `SpatialMaskImportance`.
+
+    Example:
+        >>> calibration = torchprune_spatial.Calibration(loader, threshold="otsu")
+        >>> spatial_mask = tp.importance.SpatialMaskImportance(calibration)
+        >>> apoz = tp.importance.APoZImportance(calibration)
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        threshold: float | str = 0.5,
+        *,
+        masks: Masks | None = None,
+        forward: Forward | None = None,
+    ):
+        self.data = CalibrationData(loader, threshold, masks)
+        self.forward = forward or call_model
+        self._requested: dict[Measurement, None] = {}
+        self._statistics: Statistics | None = None
+        self._state: tuple[Any, ...] | None = None
+
+    def batches(self, model: nn.Module) -> Iterator[tuple[Any, RegionMasks | None]]:
+        """Inputs, as the model takes them, and their regions, None where no measurement asked for any.
+
+        Raises:
+            ValueError: see `CalibrationData.batches`.
+        """
+        with_regions = any(measurement.needs_regions for measurement in self._requested)
+        return _batches(model, self.data, with_regions)
+
+    def request(self, measurement: Measurement) -> None:
+        """Have this measured in the next pass, together with what others requested."""
+        self._requested[measurement] = None
+
+    def statistics(self, graph: DependencyGraph) -> Statistics:
+        """Statistics of the graph's network, taken now if it changed since, or if more is requested.
+
+        The network is left as it was: hooks, training mode, gradients and device, also after an exception.
+
+        Raises:
+            ValueError: see `collect_statistics`.
+        """
+        known = self._statistics.values if self._statistics and self._state == _state(graph) else {}
+        missing = [measurement for measurement in self._requested if measurement not in known]
+        if missing:
+            new = collect_statistics(graph, self.data, missing, self.forward)
+            self._statistics = Statistics({**known, **new.values}, new.output_layers)
+            self._state = _state(graph)
+        return cast(Statistics, self._statistics)
+
+
+def _state(graph: DependencyGraph) -> tuple[Any, ...]:
+    """Changes when channels are removed, parameters are trained or loaded in place, or the graph knows other layers.
+
+    Not with writes to ``.data``.
+    """
+    tensors = (*graph.model.parameters(), *graph.model.buffers())
+    versions = [(t.shape, 0 if t.is_inference() else t._version) for t in tensors]
+    return weakref.ref(graph.model), list(channel_layers(graph)), versions
+
+
+class _Collector:
+    """Forward pre-hooks that measure the inputs of the layers that read channels.
+
+    The inputs, not the outputs, because the paper scores the activated map, and only its reader sees it for ``nn.ReLU``
+    and ``F.relu`` alike, after addition or concatenation.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], measurements: Iterable[Measurement]):
+        self.totals: dict[Measurement, dict[nn.Module, Any]] = {measurement: {} for measurement in measurements}
+        self.areas = torch.zeros(0, dtype=torch.float64)
+        self._layers = list(layers)
+        self._batch = -1
+        self._regions: RegionMasks | None = None
+        self._last_reads: dict[tuple[Any, ...], tuple[weakref.ref[torch.Tensor], int, Any]] = {}
+
+    @contextlib.contextmanager
+    def reading(self, regions: RegionMasks | None) -> Iterator[None]:
+        """Measure what the layers read inside, for a batch with these regions."""
+        self._batch, self._regions = self._batch + 1, regions
+        handles = []
+        try:
+            handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self._layers]
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._last_reads.clear()
+        if regions is not None:
+            area = regions.planes.sum((0, *range(2, regions.planes.ndim)), dtype=torch.float64).cpu()
+            self.areas = pad(self.areas, len(area)) + pad(area, len(self.areas))
+
+    @torch.no_grad()
+    def _read(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), None)
+        if x is None or x.ndim < 2:
+            return
+        channels_last = isinstance(layer, nn.Linear)
+        channels_first = x.detach().movedim(-1, 1) if channels_last else x.detach()
+        last, version = self._last_reads, x._version
+        keys = {m: (m, id(x), channels_last, layer if m.depends_on_layer else None) for m in self.totals}
+        new = [m for m, key in keys.items() if key not in last or last[key][0]() is not x or last[key][1] != version]
+        if new:  # several layers often read one tensor: measure it once
+            found: dict[Measurement, Any] = {}
+            with torch.autocast(x.device.type, enabled=False):
+                for reading in readings(layer, channels_first, self._regions, self._batch):
+                    for measurement in new:
+                        _add(found, measurement, measurement.measure(reading))
+            last.update((keys[m], (weakref.ref(x), version, found[m])) for m in new)
+        for measurement, totals in self.totals.items():
+            _add(totals, layer, last[keys[measurement]][2])
+
+
+def _add(totals: dict[Any, Any], key: Any, value: Any) -> None:
+    totals[key] = totals[key] + value if key in totals else value
+
+
+@torch.no_grad()
+def collect_statistics(
+    graph: DependencyGraph, data: CalibrationData, measurements: Iterable[Measurement], forward: Forward = call_model
+) -> Statistics:
+    """Run the calibration data through the network once and return its statistics.
+
+    The network is left as it was: hooks, training mode, gradients and device, also after an exception.
+
+    Args:
+        graph: Torch-Pruning's dependency graph of the network.
+        data: the calibration data.
+        measurements: what to measure.
+        forward: ``(model, inputs)`` -> outputs.
+
+    Raises:
+        ValueError: bad calibration data (see `CalibrationData.batches`); fewer than two regions have a pixel; NaN or
+            infinite activations; no layer can be pruned; ``cells="pure"`` where a region has no pure cell.
+    """
+    model, layers, measurements = graph.model, channel_layers(graph), list(measurements)
+    with_regions = any(measurement.needs_regions for measurement in measurements)
+    collector, trace = _Collector(layers, measurements), OutputTrace(layers)
+    output_layers: set[nn.Module] | None = None
+    with evaluating(model):
+        for inputs, regions in _batches(model, data, with_regions):
+            with collector.reading(regions), contextlib.ExitStack() as stack:
+                if output_layers is None:
+                    stack.enter_context(trace.recording(model))
+                outputs = forward(model, inputs)
+            if output_layers is None:
+                output_layers = trace.layers_behind(outputs)
+
+    writers = output_layers or set()  # there was a batch
+    if not any(layer in graph.module2node and layer not in writers for layer in layers):
+        raise ValueError(
+            f"model {type(model).__name__} has no prunable layer: "
+            + ("every layer writes an output of the network" if layers else "it has no convolution or linear layer")
+        )
+    present = collector.areas > 0
+    if with_regions:
+        _check_regions(present, data)
+    values = {}
+    for measurement, totals in collector.totals.items():
+        values[measurement] = {
+            layer: measurement.result(total, present, layers[layer]) for layer, total in totals.items()
+        }
+        for layer, found in values[measurement].items():  # in the order of the forward
+            if not measurement.is_finite(found):
+                raise ValueError(_non_finite_message(graph, layer, layers))
+    return Statistics(values, writers)
+
+
+def _batches(model: nn.Module, data: CalibrationData, with_regions: bool) -> Iterator[tuple[Any, RegionMasks | None]]:
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return data.batches(parameter.device, parameter.dtype, with_regions)
+
+
+def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:
+    if present.sum() >= 2:
+        return
+    if data.masks is None and len(present) == 2:
+        missing, side = ("object", "above") if not present[0] else ("background", "below")
+        raise ValueError(
+            f"threshold={data.threshold!r} leaves every image without {'an ' * (missing == 'object')}{missing} (no "
+            f"target pixel lies {side} it, or no mask has one): choose a threshold inside the range of the targets, "
+            "use threshold='otsu', or let `loader` yield masks that hold both"
+        )
+    raise ValueError(
+        f"the masks hold {int(present.sum())} region{'s' * (present.sum() != 1)} with any pixel; at least two are "
+        "needed to rank filters by region. Labels below 0 and 255 are void: scale 0/255 masks to 0/1"
+    )
+
+
+def _non_finite_message(graph: DependencyGraph, reader: nn.Module, layers: dict[nn.Module, str]) -> str:
+    names = [repr(layers[layer]) for layer in producers_of(graph, reader)] if reader in graph.module2node else []
+    source = f"layer {' or '.join(names)} gives" if names else "the loader's inputs have"
+    return (
+        f"{source} NaN or infinite activations, seen at the input of {layers[reader]!r}: check the model's weights and "
+        "the calibration data; in float16, use bfloat16 or float32 for calibration"
+    )

@@ -1,0 +1,1 @@
+"""The criteria, one file each, as importances of Torch-Pruning."""

@@ -1,0 +1,162 @@
+"""What all our importances have in common: the protocol of Torch-Pruning, kept to the letter."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch_pruning as tp
+from torch_pruning.dependency import DependencyGraph, Group
+
+from ..calibration.batches import Forward, Masks
+from ..calibration.measurements import Measurement
+from ..calibration.statistics import Calibration, Statistics
+from ..graph.groups import REDUCTIONS, best_of_parts, channel_layers, members_that_read, reduce_over_members, writers_in
+from .ranking import distinct
+
+Normalizer = str | Callable[[torch.Tensor], torch.Tensor] | None
+
+
+_normalize = tp.importance.GroupMagnitudeImportance()._normalize
+
+
+class ChannelImportance(tp.importance.Importance):
+    """An importance whose scores are one-dimensional, finite, all different and of the right length.
+
+    The best channel of a layer comes out slightly above all that equal it in other layers, so that with the default
+    ``normalizer`` global pruning leaves every layer at least that one. Channels that are outputs of the network are
+    never pruned; a warning names their layers.
+
+    Args:
+        group_reduction: as in Torch-Pruning, how a channel of several layers gets one value: ``"mean"``, ``"sum"``,
+            ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
+        normalizer: as in Torch-Pruning, how values are scaled so that those of different layers compare, for global
+            pruning: ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ..., a callable ``[channels] -> [channels]`` or
+            None. The order inside a layer does not depend on it.
+    """
+
+    def __init__(self, group_reduction: str = "mean", normalizer: Normalizer = "max"):
+        if group_reduction not in REDUCTIONS:
+            raise ValueError(
+                f"group_reduction is {group_reduction!r}; expected one of {', '.join(map(repr, REDUCTIONS))}"
+            )
+        if not callable(normalizer):
+            try:
+                _normalize(torch.ones(1), normalizer)
+            except (NotImplementedError, AttributeError):
+                raise ValueError(
+                    f"normalizer is {normalizer!r}; expected a name that Torch-Pruning knows ('max', 'mean', 'sum', "
+                    "'gaussian', ...), a callable or None"
+                ) from None
+        self.group_reduction = group_reduction
+        self.normalizer = normalizer
+        self._warned: set[nn.Module] = set()
+
+    @torch.no_grad()
+    def __call__(self, group: Group) -> torch.Tensor | None:
+        """Score the channels of a group: ``[len(group[0].idxs)]`` float64, or None if they must not be pruned."""
+        outputs = self._output_layers(group._DG)
+        if writers_in(group) & outputs:
+            self._warn_not_pruned(group, "these channels are outputs of the network", outputs)
+            return None
+        scored = self._score(group)
+        if scored is None:
+            self._warn_not_pruned(group, self._without_layers)
+            return None
+        scores = distinct(*scored)
+        if not scored[0].any():
+            scores[scores.argmax()] = 1  # of a dead layer one filter stays
+        # Torch-Pruning empties no layer: it would rather leave the whole group as it is
+        best = best_of_parts(group, scores)
+        scores[best] = scores.max() + 1e-6 * (scores.abs().max() + scores[best])
+        return scores
+
+    @abstractmethod
+    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+        """Layers that write outputs of the network."""
+
+    @abstractmethod
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Scores ``[channels]`` and what breaks their ties, or None where there is nothing to judge them by."""
+
+    _without_layers = "no convolution or linear layer reads these channels"
+
+    def _normalized(self, values: torch.Tensor) -> torch.Tensor:
+        """Scale values ``[channels]``; all zeros stay zeros."""
+        if self.normalizer is None or not values.any():
+            return values
+        scaled = _normalize(values.float(), self.normalizer)
+        if not isinstance(scaled, torch.Tensor) or scaled.shape != values.shape:
+            found = list(scaled.shape) if isinstance(scaled, torch.Tensor) else type(scaled).__name__
+            raise ValueError(f"normalizer gave {found} for {len(values)} channels; expected a tensor of one score each")
+        if callable(self.normalizer) and not scaled.isfinite().all():
+            raise ValueError("normalizer gave NaN or infinite scores")
+        return scaled.double().nan_to_num(0, 0, 0)  # Torch-Pruning's "gaussian" divides by zero for a single channel
+
+    def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
+        """Warn once a layer, naming the layers that write the group's channels."""
+        names = channel_layers(group._DG)
+        layers = writers_in(group) & (names.keys() if among is None else among)
+        if layers <= self._warned:
+            return
+        self._warned |= layers
+        warnings.warn(
+            f"{', '.join(sorted(repr(names[layer]) for layer in layers))}: {reason}, so they are not pruned; list the "
+            "layers in ignored_layers to silence this warning",
+            stacklevel=3,
+        )
+
+
+class CalibratedImportance(ChannelImportance):
+    """An importance that judges channels by calibration data, where the next layers read them.
+
+    The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
+    whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
+
+    Args:
+        loader: calibration batches, or a `Calibration` that several criteria share.
+        threshold, masks: where the objects are; see `SpatialMaskImportance`.
+        forward: callable ``(model, input) -> output`` for models that are not called as ``model(input)``.
+        group_reduction, normalizer: see `ChannelImportance`.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any] | Calibration,
+        threshold: float | str = 0.5,
+        *,
+        masks: Masks | None = None,
+        forward: Forward | None = None,
+        group_reduction: str = "mean",
+        normalizer: Normalizer = "max",
+    ):
+        super().__init__(group_reduction, normalizer)
+        if not isinstance(loader, Calibration):
+            loader = Calibration(loader, threshold, masks=masks, forward=forward)
+        elif (threshold, masks, forward) != (0.5, None, None):
+            raise ValueError("loader is a Calibration, which has its own threshold, masks and forward: give them there")
+        self.calibration = loader
+        for measurement in self._measurements():
+            self.calibration.request(measurement)
+
+    @abstractmethod
+    def _measurements(self) -> list[Measurement]:
+        """What has to be measured."""
+
+    def statistics(self, graph: DependencyGraph) -> Statistics:
+        """Statistics of the graph's network, taken now if it changed since they were last taken."""
+        return self.calibration.statistics(graph)
+
+    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+        return self.statistics(graph).output_layers
+
+    def _values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
+        """``[values, channels]`` of the group, reduced over the layers that read it; None if none does."""
+        self.calibration.request(measurement)
+        values = self.statistics(group._DG).values[measurement]
+        members = members_that_read(group, values)
+        return reduce_over_members(members, values, self.group_reduction, len(group[0].idxs))

@@ -1,0 +1,170 @@
+"""ThiNet: the channels from which the next layer is best reconstructed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+import torch.nn as nn
+from torch_pruning.dependency import Group
+
+from ..calibration.batches import Forward
+from ..calibration.measurements import Measurement
+from ..calibration.statistics import Calibration
+from ..graph.groups import Member
+from .base import CalibratedImportance
+from .grams import Contributions, GramsOfGroups, grams_of_readers, mixes_channels
+from .ranking import places
+
+FORMS = ("tpami", "iccv")
+
+
+def iccv_order(gram: torch.Tensor) -> torch.Tensor:
+    """Channels in the order of removal that keeps the removed ones' sum smallest: ``[channels]``, first removed first.
+
+    ThiNet (ICCV 2017), algorithm 1: grow the set T of removed channels by the one that minimises
+    ``|| sum_{j in T} x_j ||^2``.
+    """
+    energy, cross = gram.diag().clone(), torch.zeros(len(gram), dtype=gram.dtype)
+    order: list[int] = []
+    for _ in range(len(gram)):
+        cost = energy + 2 * cross
+        cost[order] = torch.inf
+        order.append(int(cost.argmin()))
+        cross += gram[order[-1]]
+    return torch.tensor(order)
+
+
+def tpami_order(gram: torch.Tensor) -> torch.Tensor:
+    """Channels in the order of selection by orthogonal matching pursuit: ``[channels]``, first selected first.
+
+    The authors' code of the TPAMI version: select the channel that best explains what the selected ones, with weights
+    fitted anew at each step, leave of ``y = sum_j x_j``.
+    """
+    energy, residual = gram.diag(), gram.sum(1)  # residual[j] = x_j' (y - X_S w)
+    basis = torch.zeros_like(gram)  # rows: x_j' q of the orthonormal directions of the selected channels
+    order: list[int] = []
+    for step in range(len(gram)):
+        gain = torch.where(energy > 0, residual.square() / energy.clamp_min(1e-300), -1.0)
+        gain[order] = -2.0
+        chosen = int(gain.argmax())
+        order.append(chosen)
+        direction = gram[chosen] - basis[:step, chosen] @ basis[:step]
+        if direction[chosen] > 1e-6 * energy[chosen]:  # else it adds nothing that was not selected before
+            basis[step] = direction / direction[chosen].sqrt()
+            residual = residual - basis[step] * (residual[chosen] / direction[chosen].sqrt())
+    return torch.tensor(order)
+
+
+def rescaling(gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Factors of the kept channels that best reconstruct the sum of all: least squares, ``[len(kept)]``."""
+    normal, target = gram[kept][:, kept], gram[kept].sum(1)
+    return torch.linalg.lstsq(normal, target.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+
+
+def gram_of_group(gram: torch.Tensor, member: Member, channels: int) -> torch.Tensor:
+    """Gram matrix of a group's channels, ``[channels, channels]``, from a layer's; those that fall together add."""
+    gram = gram[member.channels][:, member.channels]
+    rows = gram.new_zeros(channels, len(gram)).index_add_(0, member.positions, gram)
+    return gram.new_zeros(channels, channels).index_add_(1, member.positions, rows)
+
+
+class ThiNetImportance(CalibratedImportance):
+    """Keep the channels from which the next layer's outputs are best reconstructed.
+
+    Luo, Wu, Lin, "ThiNet: a filter level pruning method for deep neural network compression", ICCV 2017, and Luo,
+    Zhang, Zhou, Xie, Wu, Lin, "ThiNet: pruning CNN filters for a thinner net", IEEE TPAMI 41(10), 2019. Outputs of
+    the next layer are sampled and split into the contributions of its input channels, ``y = sum_j x_j``. Then
+
+    - ``form="iccv"`` removes, one after the other, the channel that keeps ``|| sum of the removed x_j ||^2`` smallest;
+    - ``form="tpami"`` selects, one after the other, the channel that best explains the rest, and fits the weights of
+      all the selected ones anew (orthogonal matching pursuit, as in the authors' code).
+
+    Both orders are nested, so a score is a channel's place in it, from 0 to 1; global pruning removes one common
+    fraction of every layer. Where we differ: the next layers are those that read the channels, whatever lies between,
+    and where several do, their errors are added, each relative to the energy of its contributions; the network is
+    scored once, instead of layer by layer with retraining in between. Layers that do not mix channels (depthwise
+    convolutions) count only where no other reads the channels, and then keep the channels of highest energy.
+
+    Args:
+        loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
+            criteria share.
+        form: ``"tpami"`` (the version that the spatial-mask paper cites) or ``"iccv"``.
+        locations: sampled outputs an image and layer (10 in the authors' code).
+        seed: seeds the sampling.
+        forward: see `SpatialMaskImportance`.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any] | Calibration,
+        form: str = "tpami",
+        *,
+        locations: int = 10,
+        seed: int = 0,
+        forward: Forward | None = None,
+    ):
+        if form not in FORMS:
+            raise ValueError(f"form is {form!r}; expected one of {', '.join(map(repr, FORMS))}")
+        if not isinstance(locations, int) or locations < 1:
+            raise ValueError(f"locations is {locations!r}; expected the number of samples an image, at least 1")
+        self.form = form
+        self.measurement = Contributions(locations, seed)
+        self._grams = GramsOfGroups()
+        super().__init__(loader, forward=forward)
+
+    def fold_rescaling(self, group: Group) -> None:
+        """Multiply the weights of the next layers by the factors that make up best for the channels about to go.
+
+        The last step of both versions: kept channels get the least-squares factors of ``y = sum_j w_j x_j``, folded
+        into each layer that reads them. Call it before the group is pruned, in the same step that scored it.
+
+        Args:
+            group: channels to be removed, as the pruner yields them.
+
+        Raises:
+            ValueError: the group was not scored by this importance.
+
+        Example:
+            >>> for group in pruner.step(interactive=True):
+            ...     importance.fold_rescaling(group)
+            ...     group.prune()
+        """
+        for member, gram in self._grams.readers(group, "fold_rescaling"):
+            kept = torch.tensor(sorted(set(range(len(gram))).difference(group[0].idxs)), dtype=torch.long)
+            factors = torch.ones(len(gram), dtype=torch.float64)
+            factors[kept] = rescaling(gram, kept)
+            _scale_inputs(member.layer, member.channels, factors[member.positions])
+
+    def _measurements(self) -> list[Measurement]:
+        return [self.measurement]
+
+    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        values, channels = self.statistics(group._DG).values[self.measurement], len(group[0].idxs)
+        grams = grams_of_readers(
+            group, values, lambda member: gram_of_group(values[member.layer].matrix(), member, channels)
+        )
+        if not grams:
+            return None
+        self._grams.keep(group, grams)
+        total = cast(torch.Tensor, sum(gram / gram.trace().clamp_min(1e-300) for gram in grams.values()))
+        scores = places(iccv_order(total).flip(0) if self.form == "iccv" else tpami_order(total))
+        return scores, scores
+
+
+def _scale_inputs(layer: Any, channels: torch.Tensor, factors: torch.Tensor) -> None:
+    """Multiply what a layer makes of some of its input channels, in its weights; layers without weights are left."""
+    if not mixes_channels(layer):
+        return
+    convolution = isinstance(layer, nn.modules.conv._ConvNd)
+    scale = torch.ones(layer.in_channels if convolution else layer.in_features, dtype=torch.float64)
+    scale[channels] = factors
+    scale = scale.to(layer.weight)
+    with torch.no_grad():
+        if getattr(layer, "transposed", False):  # [in, out / groups, kernel]
+            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+        else:  # [out, in / groups, kernel]: the filters of a group read its inputs
+            groups = getattr(layer, "groups", 1)
+            per_filter = scale.view(groups, 1, -1).expand(groups, layer.weight.shape[0] // groups, -1).flatten(0, 1)
+            layer.weight.mul_(per_filter.view(*per_filter.shape, *[1] * (layer.weight.ndim - 2)))

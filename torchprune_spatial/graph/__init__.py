@@ -1,0 +1,1 @@
+"""Torch-Pruning's dependency graph, read: groups of channels, outputs of the network, attention heads."""

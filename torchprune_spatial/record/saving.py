@@ -1,0 +1,141 @@
+"""Saving pruned networks as numbers, without code: their tensors and the sizes of their layers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from .flops import meta_copy
+
+FORMAT = 1
+Structure = dict[str, dict[str, Any]]
+
+
+def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Save a pruned network, to be read by `load_pruned` or any ``torch.load(path, weights_only=True)``.
+
+    The file holds a dict: ``"format"``, a number; ``"state_dict"``; and ``"structure"``, the public numbers (and
+    tuples and lists of numbers) of each module by its name, such as ``out_channels`` or ``num_heads``. It is written
+    whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        >>> save_pruned(model, "pruned.pt")
+        >>> model = load_pruned(ResUNet(width=32), "pruned.pt")  # built as before pruning
+    """
+    save_whole({"format": FORMAT, "state_dict": model.state_dict(), "structure": _structure(model)}, path)
+
+
+def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: Any = "cpu") -> nn.Module:
+    """Give a network, built as before pruning, the sizes and tensors of the pruned one.
+
+    Parameters that are one and the same stay so where the saved ones are equal, frozen ones stay frozen. As with
+    ``load_state_dict`` the model keeps its device, dtype and training modes. Build optimizers afterwards: parameters
+    are replaced where their shape changes.
+
+    Args:
+        model: a network of the same class and layers; its sizes do not matter.
+        path: a file of `save_pruned`.
+        map_location: where ``torch.load`` puts the tensors before they are copied into the model.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: the file is damaged or not one of `save_pruned`, or is of a network with other layers. The model is
+            then exactly as it was.
+        OSError: the file cannot be read.
+    """
+    structure, state = _read(path, map_location)
+    (rehearsal,) = meta_copy(model)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*meta parameter.*no-op")
+            _fill(rehearsal, structure, state)
+    except Exception as error:
+        raise ValueError(f"{path} does not fit this {type(model).__name__}: {error}") from error
+    _fill(model, structure, state)
+    return model
+
+
+def save_whole(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save`` that never leaves half a file: written beside ``path``, then moved over it."""
+    beside = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        torch.save(content, beside)
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
+
+
+def _structure(model: nn.Module) -> Structure:
+    return {
+        name: {
+            key: list(value) if isinstance(value, list) else tuple(value) if isinstance(value, tuple) else value
+            for key, value in vars(module).items()
+            if not key.startswith("_") and key != "training" and _is_number_like(value)
+        }
+        for name, module in model.named_modules()
+    }
+
+
+def _is_number_like(value: Any) -> bool:
+    """Numbers and sequences of them; floats because the scale of an attention can depend on its size."""
+    if isinstance(value, (tuple, list)):
+        return all(_is_number_like(item) for item in value) and type(value) in (tuple, list, torch.Size)
+    return type(value) in (int, float, bool)
+
+
+def _read(path: str | os.PathLike[str], map_location: Any) -> tuple[Structure, dict[str, torch.Tensor]]:
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # of many kinds, by where the file is cut
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged, or not a file of save_pruned: {reason}") from error
+    parts = {"format": int, "structure": dict, "state_dict": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in parts.items()):
+        raise ValueError(f"{path} is not a file of save_pruned; a plain state_dict goes into model.load_state_dict")
+    if content["format"] != FORMAT:
+        raise ValueError(f"{path} has format {content['format']!r}, but this version reads format {FORMAT}: update it")
+    return content["structure"], content["state_dict"]
+
+
+def _fill(model: nn.Module, structure: Structure, state: dict[str, torch.Tensor]) -> None:
+    modules = dict(model.named_modules())
+    if different := sorted(modules.keys() ^ structure.keys()):
+        where = ", ".join(f"{name!r} is only in the {'model' if name in modules else 'file'}" for name in different[:3])
+        raise ValueError(f"layer {where}{' ...' * (len(different) > 3)}")
+    for name, module in modules.items():
+        for key, value in structure[name].items():
+            if vars(module).get(key) != value:
+                setattr(module, key, value)
+    resized: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # old, new, saved
+    for path, old in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        saved = state.get(path)
+        if saved is None:  # not persistent, or missing, of which load_state_dict tells
+            continue
+        owner, _, key = path.rpartition(".")
+        twin = next((n for o, n, s in resized if o is old and s.shape == saved.shape and torch.equal(s, saved)), None)
+        if twin is None:
+            twin = old
+            if old.shape != saved.shape or any(old is o for o, _, _ in resized):
+                twin = _like(old, saved.shape)
+        resized.append((old, twin, saved))
+        if twin is not old:
+            setattr(model.get_submodule(owner), key, twin)
+    model.load_state_dict(state, strict=True)
+
+
+def _like(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

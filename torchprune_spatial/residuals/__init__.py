@@ -1,0 +1,1 @@
+"""Mixed connectivity: the branches of a residual addition keep channels of their own."""
