@@ -35,18 +35,21 @@ docs: .venv/docs  # the site, into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python docs/check_links.py site
 
-# The two generations of NNI cannot share an environment, so each has its own: .venv-nni2 and .venv-nni3. NNI needs
-# Python 3.8 to 3.12. NNI_TESTS="" runs the slow tests too.
+# The two generations of NNI cannot share an environment, so each has its own: .venv-nni2 and .venv-nni3. They see the
+# packages of .venv behind their own, so that PyTorch is installed once. NNI needs Python 3.8 to 3.12. NNI_TESTS="" runs
+# the slow tests too.
 NNI_TESTS ?= -m "not slow"
 
 test-nni2: .venv-nni2/test-nni2
 test-nni3: .venv-nni3/test-nni3
 test-nni2 test-nni3: test-%:
-	.venv-$*/bin/python -m pytest tests/nni tests/docs/test_nni_pages.py tests/recipes/test_autocompress_search.py \
-		tests/recipes/test_bad_weather.py $(NNI_TESTS)
+	.venv-$*/bin/python -m pytest tests/resolution_scaling/nni tests/torchprune_spatial/nni tests/docs/test_nni_pages.py \
+		tests/recipes/autocompress_search tests/recipes/test_bad_weather.py $(NNI_TESTS)
 
-.venv-nni2/% .venv-nni3/%: pyproject.toml
+.venv-nni2/% .venv-nni3/%: pyproject.toml .venv/test
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages_of_venv.pth
 	$(@D)/bin/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 

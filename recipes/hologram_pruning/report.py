@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from resolution_scaling.ground.figures import TEXT, new_figure
 from torchprune_spatial import Calibration, SpatialMaskImportance
 from torchprune_spatial.criteria.ranking import union_scores
-from torchprune_spatial.report.region_responses import plot_region_responses, plot_regions
+from torchprune_spatial.report import plot_region_responses, plot_regions
 from torchprune_spatial.report.responses import region_responses
 
 from ..experiments.claims import Interval, claims_table

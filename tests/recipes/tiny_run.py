@@ -11,6 +11,6 @@ import sys
 if limit := int(os.environ.get("FILE_LIMIT", "0")):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 recipe, *arguments = sys.argv[1:]
-module = importlib.import_module(f"recipes.{recipe}")
-module.PRESETS["smoke"] = importlib.import_module(f"tests.recipes.test_{recipe}").TINY
+module = importlib.import_module(f"recipes.{recipe}.__main__")
+module.PRESETS["smoke"] = importlib.import_module(f"tests.recipes.{recipe}.test_{recipe}").TINY
 module.main(arguments)

@@ -18,6 +18,7 @@ from resolution_scaling.ground.models import evaluating
 from ..calibration.batches import call_model
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
+from ..graph.private_names import own_containers
 from ..record.flops import call_on_meta, count_flops, meta_copy
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
@@ -308,18 +309,10 @@ class _Search:
 
 
 class _Pruner(tp.pruner.BasePruner):
-    """The host's pruner with other scores, and with containers of its own: it writes into those that it is given.
-
-    Its default arguments too, which all pruners share.
-    """
+    """Torch-Pruning's pruner with other scores, and with containers of its own."""
 
     def __init__(self, model: nn.Module, example_inputs: Any, options: dict[str, Any], scoring: Callable[..., Any]):
-        own: dict[str, Any] = {
-            name: dict(options.get(name) or {}) for name in ("num_heads", "in_channel_groups", "out_channel_groups")
-        }
-        if options.get("unwrapped_parameters") is not None:
-            own["unwrapped_parameters"] = list(options["unwrapped_parameters"])
-        super().__init__(model, example_inputs, importance=None, pruning_ratio=0.0, **options | own)
+        super().__init__(model, example_inputs, importance=None, pruning_ratio=0.0, **own_containers(options))
         self._scoring = scoring
 
     def estimate_importance(self, group: Group) -> torch.Tensor | None:

@@ -13,6 +13,8 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
 
+from ..graph.private_names import channel_groups_of, graph_of, name_in
+
 
 class LayerSide(NamedTuple):
     """A layer that has channels of a group, on one side.
@@ -65,8 +67,8 @@ class ScoredGroup:
 def root_of(group: Group) -> str:
     """The root of a group by name, which is the same in a copy of the network: ``"encoder.0.out"``."""
     dep = group[0].dep
-    side = "out" if group._DG.is_out_channel_pruning_fn(dep.handler) else "in"
-    return f"{group._DG._module2name[dep.target.module]}.{side}"
+    side = "out" if graph_of(group).is_out_channel_pruning_fn(dep.handler) else "in"
+    return f"{name_in(graph_of(group), dep.target.module)}.{side}"
 
 
 def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tensor) -> ScoredGroup:
@@ -82,12 +84,12 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
             f"importance gave scores {given} for the group of {root_of(group)!r}; expected a tensor of shape "
             f"[{channels}], one score a channel, without NaN"
         )
-    graph = group._DG
+    graph = graph_of(group)
     layers = [
         dep.target.module
         for dep, _ in group
         if isinstance(dep.target.module, nn.Module)
-        and dep.target.module in graph._module2name
+        and name_in(graph, dep.target.module) is not None
         and graph.is_out_channel_pruning_fn(dep.handler)
     ]
     kind = tuple(
@@ -97,25 +99,25 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
     values = dict(zip(group[0].idxs, scores.tolist(), strict=True))
     for roots in _whole(group):
         values[max(roots, key=values.__getitem__)] = torch.inf
-    sets = pruner._get_channel_groups(group)
+    sets = channel_groups_of(pruner, group)
     return ScoredGroup(torch.tensor(list(values.values())), sets, tuple(layers), kind, tuple(_members(group)))
 
 
 def _members(group: Group) -> Iterator[LayerSide]:
     """Each layer and side once, in the order of the group."""
-    graph, idxs = group._DG, Counter[tuple[nn.Module, bool]]()
+    graph, idxs = graph_of(group), Counter[tuple[nn.Module, bool]]()
     for item in group.items:
-        name = graph._module2name.get(item.dep.target.module)
+        name = name_in(graph, item.dep.target.module)
         if name is not None and isinstance(item.dep.target.module, nn.Module):
             idxs[item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler)] += len(item.idxs)
     for (layer, is_output), count in idxs.items():
         channels = (graph.get_out_channels if is_output else graph.get_in_channels)(layer)
-        yield LayerSide(graph._module2name[layer], is_output, channels or count, count / len(group[0].idxs))
+        yield LayerSide(name_in(graph, layer) or "", is_output, channels or count, count / len(group[0].idxs))
 
 
 def _whole(group: Group) -> set[frozenset[int]]:
     """The root channels of each layer of which the group is all the input or output channels."""
-    graph, found = group._DG, set()
+    graph, found = graph_of(group), set()
     for item in group.items:
         layer, handler = item.dep.target.module, item.dep.handler
         for prunes, count in (

@@ -17,6 +17,7 @@ from ..calibration.measurements import pad
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration
 from ..graph.groups import Member, channel_layers, members_that_read
+from ..graph.private_names import graph_of
 from .removal import ScoredGroup
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75)
@@ -80,11 +81,11 @@ class Sensitivity:
     def _error(self, group: Group, goes: list[int]) -> float:
         """Of the outputs without these channels of the group, by position."""
         dep = group[0].dep
-        removed = group._DG.get_pruning_group(dep.target.module, dep.handler, [group[0].idxs[i] for i in goes])
+        removed = graph_of(group).get_pruning_group(dep.target.module, dep.handler, [group[0].idxs[i] for i in goes])
         with _restoring(self.model) if self.fold else contextlib.nullcontext(), torch.no_grad():
             if self.fold:
                 self.fold(removed)
-            with _held_at_zero(members_that_read(removed, channel_layers(removed._DG))):
+            with _held_at_zero(members_that_read(removed, channel_layers(graph_of(removed)))):
                 return self._difference(self._outputs())
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from ..calibration.batches import call_model
 from ..graph.attention import attention_heads, update_attention
 from ..graph.groups import CHANNEL_LAYERS, channel_layers, producers_of, writers_in
 from ..graph.outputs import OutputTrace
+from ..graph.private_names import channel_groups_of, graph_of, own_containers, parameter_name_in
 from .zeroed_channels import KillTest
 
 IGNORE = "add them to the pruner's ignored_layers"
@@ -165,8 +166,7 @@ class _Patient:
                 self.example_inputs,
                 importance=groups.append,  # returns None: nothing is pruned
                 ignored_layers=self.ignored_layers,
-                num_heads=self.num_heads,
-                **{"in_channel_groups": {}, "out_channel_groups": {}, **self.options},
+                **own_containers({"num_heads": self.num_heads} | self.options),
             )
             pruner.step()
         except Exception as error:
@@ -188,7 +188,7 @@ class _Patient:
             writers = writers_in(group)
             if writers & behind:
                 continue
-            what = kill_test.failure(group, channels) or trial.failure(group, pruner._get_channel_groups(group))
+            what = kill_test.failure(group, channels) or trial.failure(group, channel_groups_of(pruner, group))
             if what:
                 yield NetworkProblem(tuple(name for layer, name in layers.items() if layer in writers), what, IGNORE)
 
@@ -221,7 +221,7 @@ class _Trial:
     @torch.no_grad()
     def failure(self, group: Group, channel_groups: int) -> str | None:
         """What goes wrong when a channel of the group (one of each channel group) is removed, in words, or None."""
-        graph, dep, idxs = group._DG, group[0].dep, list(group[0].idxs)
+        graph, dep, idxs = graph_of(group), group[0].dep, list(group[0].idxs)
         with _restored(self.patient.model):
             try:
                 pruned = graph.get_pruning_group(dep.target.module, dep.handler, idxs[:: len(idxs) // channel_groups])
@@ -238,7 +238,7 @@ class _Trial:
 
     def _remove(self, dep: Dependency, idxs: list[int], graph: DependencyGraph) -> None:
         if isinstance(dep.target.module, nn.Parameter):
-            path, _, name = graph._param_to_name[dep.target.module].rpartition(".")
+            path, _, name = parameter_name_in(graph, dep.target.module).rpartition(".")
             setattr(self.patient.model.get_submodule(path), name, dep(idxs))
         elif dep.target.module in self.patient.names:  # not the graph's own operations, which keep a state
             dep(idxs)

@@ -11,6 +11,7 @@ import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
 from ..graph.groups import CHANNEL_LAYERS
+from ..graph.private_names import graph_of, parameter_name_in
 
 Places = dict[nn.Module | nn.Parameter, set[int]]
 """Channels, by the layer or parameter that reads or writes them."""
@@ -57,19 +58,19 @@ class KillTest:
         steps = max(1, min(channels, len(alive)) - 1)
         chosen = list(dict.fromkeys(alive[i * (len(alive) - 1) // steps] for i in range(steps + 1) if alive))
         for root in chosen:
-            alone = group._DG.get_pruning_group(dep.target.module, dep.handler, [root])
+            alone = graph_of(group).get_pruning_group(dep.target.module, dep.handler, [root])
             if failure := self._failure(root, read_as[root], alone):
                 return failure
         if alive:  # not a first or last channel, which many wrong mappings leave in place
             root = alive[len(alive) // 3]
-            return self._writer_failure(group._DG.get_pruning_group(dep.target.module, dep.handler, [root]))
+            return self._writer_failure(graph_of(group).get_pruning_group(dep.target.module, dep.handler, [root]))
         return None
 
     def _out_of_range(self, group: Group) -> str | None:
         for item in group.items:
             module, writes = item.dep.target.module, self.graph.is_out_channel_pruning_fn(item.dep.handler)
             if isinstance(module, nn.Parameter):
-                dim, place = item.dep.target.pruning_dim, f"in {self.graph._param_to_name[module]!r}"
+                dim, place = item.dep.target.pruning_dim, f"in {parameter_name_in(self.graph, module)!r}"
                 count, advice = module.shape[dim], f" along dimension {dim} (see the pruner's unwrapped_parameters)"
             elif module in self.names:
                 count = (self.graph.get_out_channels if writes else self.graph.get_in_channels)(module)

@@ -16,12 +16,10 @@ from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration, Statistics
 from ..graph.groups import REDUCTIONS, best_of_parts, channel_layers, members_that_read, reduce_over_members, writers_in
+from ..graph.private_names import graph_of, normalized
 from .ranking import distinct
 
 Normalizer = str | Callable[[torch.Tensor], torch.Tensor] | None
-
-
-_normalize = tp.importance.GroupMagnitudeImportance()._normalize
 
 
 class ChannelImportance(tp.importance.Importance):
@@ -46,7 +44,7 @@ class ChannelImportance(tp.importance.Importance):
             )
         if not callable(normalizer):
             try:
-                _normalize(torch.ones(1), normalizer)
+                normalized(torch.ones(1), normalizer)
             except (NotImplementedError, AttributeError):
                 raise ValueError(
                     f"normalizer is {normalizer!r}; expected a name that Torch-Pruning knows ('max', 'mean', 'sum', "
@@ -59,7 +57,7 @@ class ChannelImportance(tp.importance.Importance):
     @torch.no_grad()
     def __call__(self, group: Group) -> torch.Tensor | None:
         """Score the channels of a group: ``[len(group[0].idxs)]`` float64, or None if they must not be pruned."""
-        outputs = self._output_layers(group._DG)
+        outputs = self._output_layers(graph_of(group))
         if writers_in(group) & outputs:
             self._warn_not_pruned(group, "these channels are outputs of the network", outputs)
             return None
@@ -89,7 +87,7 @@ class ChannelImportance(tp.importance.Importance):
         """Scale values ``[channels]``; all zeros stay zeros."""
         if self.normalizer is None or not values.any():
             return values
-        scaled = _normalize(values.float(), self.normalizer)
+        scaled = normalized(values.float(), self.normalizer)
         if not isinstance(scaled, torch.Tensor) or scaled.shape != values.shape:
             found = list(scaled.shape) if isinstance(scaled, torch.Tensor) else type(scaled).__name__
             raise ValueError(f"normalizer gave {found} for {len(values)} channels; expected a tensor of one score each")
@@ -99,7 +97,7 @@ class ChannelImportance(tp.importance.Importance):
 
     def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
         """Warn once a layer, naming the layers that write the group's channels."""
-        names = channel_layers(group._DG)
+        names = channel_layers(graph_of(group))
         layers = writers_in(group) & (names.keys() if among is None else among)
         if layers <= self._warned:
             return
@@ -157,6 +155,6 @@ class CalibratedImportance(ChannelImportance):
     def _values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
         """``[values, channels]`` of the group, reduced over the layers that read it; None if none does."""
         self.calibration.request(measurement)
-        values = self.statistics(group._DG).values[measurement]
+        values = self.statistics(graph_of(group)).values[measurement]
         members = members_that_read(group, values)
         return reduce_over_members(members, values, self.group_reduction, len(group[0].idxs))

@@ -14,6 +14,7 @@ from torch_pruning.dependency import Group
 
 from ..calibration.measurements import Measurement, Reading
 from ..graph.groups import CHANNEL_LAYERS, Member, members_that_read
+from ..graph.private_names import graph_of
 
 
 class Gram:
@@ -128,7 +129,7 @@ class GramsOfGroups:
         if grams is None:
             raise ValueError(f"group was not scored by this importance: call {method} in the step that scores it")
         channels = len(next(iter(grams.values())))
-        everything = group._DG.get_pruning_group(dep.target.module, dep.handler, list(range(channels)))
+        everything = graph_of(group).get_pruning_group(dep.target.module, dep.handler, list(range(channels)))
         for member in members_that_read(everything, grams):
             yield member, grams[member.layer]
 

@@ -18,6 +18,7 @@ from ..calibration.measurements import CELLS, MeanMagnitude, Measurement, Nonzer
 from ..calibration.statistics import Calibration
 from ..graph.groups import CHANNEL_LAYERS, best_of_parts, members_that_write, reduce_over_members
 from ..graph.outputs import output_layers_in
+from ..graph.private_names import channel_groups_of, graph_of, own_containers
 from .base import CalibratedImportance, ChannelImportance, Normalizer
 from .interpolative import Interpolation
 from .ranking import in_order_of, top_count, union_of_tops, union_scores
@@ -177,10 +178,9 @@ class SpatialMaskImportance(CalibratedImportance):
         if self.interpolation is not None:
             raise ValueError("pruning_ratio_dict is Algorithm 1: it needs selection='union'")
         top_count(keep_fraction, 1)
-        options = {"in_channel_groups": {}, "out_channel_groups": {}, **options}
         with evaluating(model):
             pruner = tp.pruner.BasePruner(
-                model, example_inputs, importance=self, ignored_layers=ignored_layers, **options
+                model, example_inputs, importance=self, ignored_layers=ignored_layers, **own_containers(options)
             )
         ratios: dict[nn.Module, float] = {}
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
@@ -191,7 +191,7 @@ class SpatialMaskImportance(CalibratedImportance):
             means = cast(torch.Tensor, self._values(group, self.measurement))  # which made the scores
             union = union_of_tops(means[:-1], means[-1], top_count(keep_fraction, channels))
             union[best_of_parts(group, scores)] = True
-            sets = pruner._get_channel_groups(group)
+            sets = channel_groups_of(pruner, group)
             writer: Any = next(
                 dep.target.module
                 for dep, _ in group
@@ -207,7 +207,9 @@ class SpatialMaskImportance(CalibratedImportance):
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
         if self.interpolation is not None:
-            places = self.interpolation.score(group, self.statistics(group._DG).values[self.interpolation.measurement])
+            places = self.interpolation.score(
+                group, self.statistics(graph_of(group)).values[self.interpolation.measurement]
+            )
             return None if places is None else (places, places)
         means = self._values(group, self.measurement)
         if means is None:
@@ -295,7 +297,7 @@ class WeightSumImportance(ChannelImportance):
         return output_layers_in(graph)
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        members = members_that_write(group, {m for m in group._DG.module2node if isinstance(m, CHANNEL_LAYERS)})
+        members = members_that_write(group, {m for m in graph_of(group).module2node if isinstance(m, CHANNEL_LAYERS)})
         sums = {member.layer: _filter_sums(member.layer).unsqueeze(0) for member in members}
         values = reduce_over_members(members, sums, self.group_reduction, len(group[0].idxs))
         return None if values is None else (self._normalized(values[0]), values[0])

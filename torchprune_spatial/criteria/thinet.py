@@ -13,6 +13,7 @@ from ..calibration.batches import Forward
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration
 from ..graph.groups import Member
+from ..graph.private_names import graph_of
 from .base import CalibratedImportance
 from .grams import Contributions, GramsOfGroups, grams_of_readers, mixes_channels
 from .ranking import places
@@ -141,7 +142,7 @@ class ThiNetImportance(CalibratedImportance):
         return [self.measurement]
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        values, channels = self.statistics(group._DG).values[self.measurement], len(group[0].idxs)
+        values, channels = self.statistics(graph_of(group)).values[self.measurement], len(group[0].idxs)
         grams = grams_of_readers(
             group, values, lambda member: gram_of_group(values[member.layer].matrix(), member, channels)
         )

@@ -10,6 +10,8 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
+from .private_names import graph_of
+
 CHANNEL_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 """Layers that read channels and write others: the ones between which feature maps are pruned."""
 
@@ -42,7 +44,7 @@ def producers_of(graph: DependencyGraph, reader: nn.Module) -> list[nn.Module]:
 
 def writers_in(group: Group) -> set[nn.Module]:
     """Modules whose output channels belong to the group."""
-    modules = (dep.target.module for dep, _ in group if group._DG.is_out_channel_pruning_fn(dep.handler))
+    modules = (dep.target.module for dep, _ in group if graph_of(group).is_out_channel_pruning_fn(dep.handler))
     return {module for module in modules if isinstance(module, nn.Module)}
 
 
@@ -87,21 +89,21 @@ class Member:
 
 def members_that_write(group: Group, layers: Container[nn.Module]) -> list[Member]:
     """Those of the layers that write channels of the group."""
-    return _members(group, group._DG.is_out_channel_pruning_fn, layers, list(group[0].root_idxs))
+    return _members(group, graph_of(group).is_out_channel_pruning_fn, layers, list(group[0].root_idxs))
 
 
 def members_that_read(group: Group, layers: Container[nn.Module]) -> list[Member]:
     """Those of the layers that read channels of the group."""
     roots = list(group[0].root_idxs)
-    members = _members(group, group._DG.is_in_channel_pruning_fn, layers, roots)
+    members = _members(group, graph_of(group).is_in_channel_pruning_fn, layers, roots)
     unread = set(range(len(roots))).difference(*(member.positions.tolist() for member in members))
     if members and unread:
         # Merging drops the second root of an index (chunk, split, cat of one tensor twice): ask for these alone.
         dep = group[0].dep
         for position in sorted(unread):
             root = group[0].idxs[position]
-            alone = group._DG.get_pruning_group(dep.target.module, dep.handler, [root])
-            for member in _members(alone, group._DG.is_in_channel_pruning_fn, layers, [root]):
+            alone = graph_of(group).get_pruning_group(dep.target.module, dep.handler, [root])
+            for member in _members(alone, graph_of(group).is_in_channel_pruning_fn, layers, [root]):
                 members.append(replace(member, positions=torch.full_like(member.positions, position)))
     return members
 
@@ -112,7 +114,7 @@ def best_of_parts(group: Group, scores: torch.Tensor) -> torch.Tensor:
     A part is a set of channels that the same layers write and read. Most groups are one part. Channels that are
     concatenated and then added to others, or go through a depthwise convolution, make a group of several.
     """
-    layers = channel_layers(group._DG)
+    layers = channel_layers(graph_of(group))
     signatures: list[list[int]] = [[] for _ in group[0].idxs]
     for i, member in enumerate([*members_that_write(group, layers), *members_that_read(group, layers)]):
         for position in set(member.positions.tolist()):

@@ -33,6 +33,7 @@ from ..criteria.thinet import ThiNetImportance
 from ..graph.attention import attention_heads
 from ..graph.groups import writers_in
 from ..graph.outputs import output_layers_in
+from ..graph.private_names import own_containers
 from ..record.flops import call_on_meta
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
@@ -98,15 +99,12 @@ def _prune_by_ratios(
     ratios: dict[nn.Module, float],
     options: dict[str, Any],
 ) -> PruningRecord:
-    shape: dict[str, dict[Any, Any]] = {
-        "num_heads": attention_heads(model),
-        "customized_pruners": dict(CUSTOMIZED_PRUNERS),
-    }
+    shape = {"num_heads": attention_heads(model), "customized_pruners": CUSTOMIZED_PRUNERS}
     record = PruningRecord(model, example_inputs, options["forward_fn"])
     if "keep_fraction" in config.targets:
         ignored, forward = options["ignored_layers"], options["forward_fn"]
         ratios = importance.pruning_ratio_dict(
-            model, example_inputs, config.targets["keep_fraction"], ignored, forward_fn=forward, **_own(shape)
+            model, example_inputs, config.targets["keep_fraction"], ignored, forward_fn=forward, **own_containers(shape)
         )
     scores: Callable[[Group], torch.Tensor | None] = importance
     if config.global_pruning:
@@ -114,7 +112,7 @@ def _prune_by_ratios(
         scores = _sparing(importance, options.pop("max_pruning_ratio", 1.0))
     else:
         options |= {"pruning_ratio": 0.0, "pruning_ratio_dict": ratios}
-    pruner = tp.pruner.BasePruner(model, example_inputs, scores, **options, **_own(shape))
+    pruner = tp.pruner.BasePruner(model, example_inputs, scores, **options, **own_containers(shape))
     if not config.global_pruning and "keep_fraction" not in config.targets:
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
             layers = writers_in(group) & ratios.keys()
@@ -143,12 +141,6 @@ def _sparing(importance: ChannelImportance, largest: float) -> Callable[[Group],
         return scores
 
     return spare
-
-
-def _own(options: dict[str, dict[Any, Any]]) -> dict[str, dict[Any, Any]]:
-    """Containers of its own for a pruner, which writes into those that it is given, and into its defaults."""
-    none: dict[str, dict[Any, Any]] = {"in_channel_groups": {}, "out_channel_groups": {}}
-    return {name: dict(value) for name, value in (none | options).items()}
 
 
 def criterion_options(criterion: str, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,6 +14,7 @@ from torch_pruning.dependency import DependencyGraph, Group
 
 from ..calibration.batches import Forward, call_model
 from ..graph.attention import update_attention
+from ..graph.private_names import graph_of
 from ..residuals.channel_scatter import dead_channel_groups
 from .channel_bars import channel_bars
 from .flops import count_flops
@@ -100,8 +101,8 @@ class PruningRecord:
             if name not in self._channels:
                 continue
             for kept, prunes in (
-                (self.kept_out, group._DG.is_out_channel_pruning_fn),
-                (self.kept_in, group._DG.is_in_channel_pruning_fn),
+                (self.kept_out, graph_of(group).is_out_channel_pruning_fn),
+                (self.kept_in, graph_of(group).is_in_channel_pruning_fn),
             ):
                 if name in kept and prunes(dep.handler):
                     left = torch.ones(len(kept[name]), dtype=torch.bool)

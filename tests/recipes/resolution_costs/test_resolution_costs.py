@@ -18,8 +18,8 @@ def test_costs_of_resnet_50_follow_the_resolution():
 
 
 def test_report_figures_and_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr("recipes.resolution_costs.GRIDS", (11,))
-    monkeypatch.setattr("recipes.resolution_costs.CNN_SIZES", (128,))
+    monkeypatch.setattr("recipes.resolution_costs.__main__.GRIDS", (11,))
+    monkeypatch.setattr("recipes.resolution_costs.__main__.CNN_SIZES", (128,))
     monkeypatch.setattr(sys, "argv", ["resolution_costs", "--output", str(tmp_path)])
     main()
     assert sorted(file.name for file in tmp_path.iterdir()) == [

@@ -12,11 +12,11 @@ import torchvision.models as tv
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from recipes.networks.unet import ResUNet
 from resolution_scaling.cnn.folding import fold_first_batch_norm
 from resolution_scaling.cnn.reduction import FirstConvReduction, reduce_after_first_conv, undo_first_conv_reduction
 from resolution_scaling.cost.profiling import profile
 from resolution_scaling.ground.shapes import shape_copy
+from tests.unets import ResUNet
 
 
 class Denoiser(nn.Module):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 from torchprune_spatial.budget.allocations import cost_order
 from torchprune_spatial.budget.pruning import prune_to
 from torchprune_spatial.budget.removal import LayerSide, ScoredGroup

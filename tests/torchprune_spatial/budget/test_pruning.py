@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.budget.pruning import prune_to
 from torchprune_spatial.residuals.mixed_connectivity import decouple_residuals

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.linalg import qr
 from torch import nn
 
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 from torchprune_spatial import SpatialMaskImportance, prune_to
 from torchprune_spatial.criteria import interpolative as interpolation
 from torchprune_spatial.criteria.interpolative import RegionGrams, pivots

@@ -12,10 +12,10 @@ from torch import nn
 
 import resolution_scaling as rs
 import torchprune_spatial
-import torchprune_spatial.nni as ours
-from recipes.networks.unet import ResUNet
+import torchprune_spatial.nni.algorithms as ours
 from resolution_scaling.ground.meta import meta_copy
 from resolution_scaling.nni import find_algorithm
+from tests.unets import ResUNet
 from torchprune_spatial.nni.config import read_config, select_layers
 
 CONVOLUTIONS = [{"op_types": ["Conv2d"], "exclude_op_names": ["output"], "sparse_ratio": 0.5}]
@@ -359,7 +359,7 @@ def test_importing_registers_without_nni():
         from resolution_scaling.nni import algorithm_names
         print(algorithm_names())
         try:
-            torchprune_spatial.nni.algorithms.SpatialMaskPruner
+            torchprune_spatial.nni.SpatialMaskPruner
         except ImportError as error:
             print(error)
         """)

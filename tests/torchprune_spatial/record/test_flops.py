@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchprune_spatial.record.flops import count_flops, meta_copy
 
-from .networks import plain_net
+from ..networks import plain_net
 
 
 class Outputs(TorchDispatchMode):

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 from torchprune_spatial.record.pruning_record import PruningRecord
 from torchprune_spatial.residuals.channel_scatter import CUSTOMIZED_PRUNERS, ChannelScatter
 from torchprune_spatial.residuals.mixed_connectivity import decouple_residuals
 
-from .networks import ProgramNet, networks, plain_net
-from .pruning import EXAMPLE, make_pruner
+from ..networks import ProgramNet, networks, plain_net
+from ..pruning import EXAMPLE, make_pruner
 
 SCORES = {"0": [5.0, 0, 4, 1, 2, 3], "3": [0.0, 9, 1, 8, 2, 7, 3, 6]}
 

@@ -9,14 +9,14 @@ import torch_pruning as tp
 from hypothesis import given, settings
 from torch import nn
 
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 from torchprune_spatial.budget.pruning import prune_to
 from torchprune_spatial.record.pruning_record import PruningRecord
 from torchprune_spatial.record.saving import load_pruned, save_pruned
 from torchprune_spatial.residuals.mixed_connectivity import decouple_residuals
 
-from .networks import networks, plain_net
-from .pruning import EXAMPLE, make_pruner
+from ..networks import networks, plain_net
+from ..pruning import EXAMPLE, make_pruner
 
 HOLOGRAM = torch.rand(1, 1, 32, 32)
 

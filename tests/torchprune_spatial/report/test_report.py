@@ -476,7 +476,7 @@ def test_matplotlib_comes_with_the_first_figure_and_pyplot_never():
         import sys, torch, torchprune_spatial
         assert "matplotlib" not in sys.modules
         data = torchprune_spatial.Calibration([(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))])
-        torchprune_spatial.report.region_responses.plot_regions(data, 4)
+        torchprune_spatial.report.plot_regions(data, 4)
         assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.residuals.channel_scatter import (
     CUSTOMIZED_PRUNERS,

@@ -71,8 +71,8 @@ def test_penalty_and_exit_status_can_be_told(manager):
 
 
 def test_code_that_cannot_be_imported_is_a_failed_trial_too(manager):
-    assert trial.main(["--run", RUN, "--subject", "tests.nni.nowhere:Example"]) == 1
-    assert "No module named 'tests.nni.nowhere'" in manager.reported[0]["error"]
+    assert trial.main(["--run", RUN, "--subject", "tests.nowhere:Example"]) == 1
+    assert "No module named 'tests.nowhere'" in manager.reported[0]["error"]
 
 
 def test_code_that_leaves_by_sys_exit_is_a_failed_trial_too():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import resolution_scaling as rs
-from recipes.networks.unet import ResUNet
+from tests.unets import ResUNet
 
 pytest.importorskip("nni.compression.base", reason="needs NNI 3.0 (extra nni3)")
 timm = pytest.importorskip("timm")

@@ -1,0 +1,61 @@
+"""Every private name of Torch-Pruning that this package uses, and the way around its shared default arguments.
+
+Torch-Pruning has no public names for these. They were read in version 1.6.1; where a later version differs, this is the
+file to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch_pruning as tp
+from torch_pruning.dependency import DependencyGraph, Group
+
+CONTAINERS = ("num_heads", "in_channel_groups", "out_channel_groups")
+"""Options of ``BasePruner`` that it writes into: also into its default arguments, which all pruners share."""
+
+_normalize = tp.importance.GroupMagnitudeImportance()._normalize
+
+
+def graph_of(group: Group) -> DependencyGraph:
+    """The graph that a group belongs to."""
+    return group._DG
+
+
+def name_in(graph: DependencyGraph, module: nn.Module) -> str | None:
+    """The name of a module in the network; None for operations that only the graph knows."""
+    return graph._module2name.get(module)
+
+
+def parameter_name_in(graph: DependencyGraph, parameter: nn.Parameter) -> str:
+    """The name of a parameter that Torch-Pruning prunes by itself (``unwrapped_parameters``)."""
+    return graph._param_to_name[parameter]
+
+
+def channel_groups_of(pruner: tp.pruner.BasePruner, group: Group) -> int:
+    """The number of ``channel_groups``: heads, or groups of a convolution, that must lose the same channels."""
+    return pruner._get_channel_groups(group)
+
+
+def normalized(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], torch.Tensor] | None) -> Any:
+    """Torch-Pruning's normalization of scores ``[channels]``.
+
+    Raises:
+        NotImplementedError, AttributeError: Torch-Pruning does not know the normalizer.
+    """
+    return _normalize(values, normalizer)
+
+
+def own_containers(options: dict[str, Any]) -> dict[str, Any]:
+    """The same options of a pruner, with containers of their own for those that ``BasePruner`` writes into.
+
+    Its default arguments are among these: without this, what one pruner writes, all later ones read.
+    """
+    own: dict[str, Any] = {name: dict(options.get(name) or {}) for name in CONTAINERS}
+    for name, copied in (("customized_pruners", dict), ("unwrapped_parameters", list), ("pruning_ratio_dict", dict)):
+        if options.get(name) is not None:
+            own[name] = copied(options[name])
+    return options | own
