@@ -1,13 +1,16 @@
 """Spatial-mask pruning for Torch-Pruning: importing this package adds its criteria to ``tp.importance``."""
 
-import torch_pruning as _tp
-
 from . import report
 from .budget.pruning import prune_to
 from .calibration.statistics import Calibration
 from .check.network import check_network
-from .criteria.spatial_mask import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
+from .criteria import CalibratedImportance, ChannelImportance, register_criterion, unregister_criterion
+from .criteria.apoz import APoZImportance
+from .criteria.interpolative import InterpolativeImportance
+from .criteria.mean_activation import MeanActivationImportance
+from .criteria.spatial_mask import SpatialMaskImportance
 from .criteria.thinet import ThiNetImportance
+from .criteria.weight_sum import WeightSumImportance
 from .graph.attention import attention_heads, update_attention
 from .record.pruning_record import PruningRecord
 from .record.saving import load_pruned, save_pruned
@@ -17,7 +20,10 @@ from .residuals.mixed_connectivity import decouple_residuals
 __all__ = [
     "CUSTOMIZED_PRUNERS",
     "APoZImportance",
+    "CalibratedImportance",
     "Calibration",
+    "ChannelImportance",
+    "InterpolativeImportance",
     "MeanActivationImportance",
     "PruningRecord",
     "SpatialMaskImportance",
@@ -28,14 +34,10 @@ __all__ = [
     "decouple_residuals",
     "load_pruned",
     "prune_to",
+    "register_criterion",
     "remove_dead_channels",
     "report",
     "save_pruned",
+    "unregister_criterion",
     "update_attention",
 ]
-
-for _name in __all__:
-    if _name.endswith("Importance"):
-        setattr(_tp.importance, _name, globals()[_name])
-        if _name not in _tp.importance.__all__:
-            _tp.importance.__all__.append(_name)

@@ -1,1 +1,7 @@
-"""Pruning to a budget: limits, the search for the ratio, and how the budget is spread over the layers."""
+"""Pruning to a budget: limits, the search for the strength of pruning, and how the budget is spread over the layers."""
+
+from .allocations import ALLOCATIONS, Allocation, register_allocation, unregister_allocation
+from .limits import LIMITS
+from .pruning import prune_to
+
+__all__ = ["ALLOCATIONS", "LIMITS", "Allocation", "prune_to", "register_allocation", "unregister_allocation"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
@@ -15,8 +15,23 @@ from resolution_scaling.ground.meta import Forward, call_model
 from .regions import RegionMasks, regions_from_mask, regions_from_target
 
 Masks = Callable[[Any, Any], torch.Tensor]
+"""``(input, target)`` -> mask."""
 
-__all__ = ["CalibrationData", "Forward", "Masks", "call_model"]
+__all__ = ["Batch", "CalibrationData", "Forward", "Masks", "call_model"]
+
+
+class Batch(NamedTuple):
+    """One batch of the calibration data, on the model's device.
+
+    Attributes:
+        inputs: what the network reads.
+        target: as the loader yields it, or None.
+        regions: where the objects are; None where nobody asked, or where the data does not say.
+    """
+
+    inputs: Any
+    target: Any
+    regions: RegionMasks | None
 
 
 class CalibrationData:
@@ -56,28 +71,36 @@ class CalibrationData:
         self._passes = 0
 
     def batches(
-        self, device: torch.device, dtype: torch.dtype, with_regions: bool = True
-    ) -> Iterator[tuple[Any, RegionMasks | None]]:
-        """Yield the inputs and the regions of each batch, on ``device``; floating inputs as ``dtype``.
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        regions: Literal["required", "if known", "none"] = "required",
+    ) -> Iterator[Batch]:
+        """Yield the batches with their tensors on ``device``, floating inputs as ``dtype``.
 
-        ``masks`` is called with the tensors that are already there. Without regions the loader may yield inputs alone,
-        and targets of any kind.
+        Args:
+            device: of the tensors that the callable ``masks`` gets, too.
+            dtype: of the network.
+            regions: ``"required"`` for regions of every batch; ``"if known"`` for None where there is neither a mask
+                nor a target that is an image; ``"none"`` to ask for none. Unless they are required, the loader may
+                yield inputs alone, and targets of any kind.
 
         Raises:
-            ValueError: the loader is empty or exhausted, yields only inputs, or a mask fits neither the input nor the
-                target.
+            ValueError: the loader is empty or exhausted; regions are required and the loader yields only inputs; a mask
+                fits neither the input nor the target.
         """
         self._passes += 1
         empty = True
         for batch in self.loader:
             empty = False
-            inputs, target, mask = self._unpack(batch, with_regions)
+            inputs, target, mask = self._unpack(batch, regions == "required")
             inputs = tree_map(lambda leaf: _to(leaf, device, dtype), inputs)
-            if not with_regions:
-                yield inputs, None
-                continue
             target, mask = (tree_map(lambda leaf: _to(leaf, device), part) for part in (target, mask))
-            yield inputs, RegionMasks(self._regions(inputs, target, mask).to(device))
+            known = self.masks is not None or mask is not None or _is_image(target, inputs)
+            if regions == "required" or (regions == "if known" and known):
+                yield Batch(inputs, target, RegionMasks(self._regions(inputs, target, mask).to(device)))
+            else:
+                yield Batch(inputs, target, None)
         if empty:
             again = self._passes > 1
             raise ValueError(
@@ -85,14 +108,14 @@ class CalibrationData:
                 + ("a loader that can be iterated more than once" if again else "at least one batch to calibrate on")
             )
 
-    def _unpack(self, batch: Any, with_regions: bool) -> tuple[Any, Any, Any]:
+    def _unpack(self, batch: Any, needs_regions: bool) -> tuple[Any, Any, Any]:
         parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         if len(parts) > 3 or not parts:
             raise ValueError(
                 f"loader yielded a {type(batch).__name__} of {len(parts)} items; expected (input, target) or "
                 "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target)"
             )
-        if len(parts) == 1 and self.masks is None and with_regions:
+        if len(parts) == 1 and self.masks is None and needs_regions:
             raise ValueError(
                 f"loader yielded only inputs (a {type(batch).__name__}); the criterion has to know where the objects "
                 "are: let `loader` yield (input, target) or (input, target, mask), or pass `masks`, a callable "
@@ -101,9 +124,7 @@ class CalibrationData:
         return (*parts, None, None)[:3]
 
     def _regions(self, inputs: Any, target: Any, mask: Any) -> torch.Tensor:
-        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-        spatial_dims = max((tensor.ndim - 2 for tensor in tensors if tensor.ndim > 2), default=2)
-        images = [tensor for tensor in tensors if tensor.ndim == spatial_dims + 2]
+        images, spatial_dims = _images_in(inputs)
         source = "masks" if self.masks is not None else "the loader's mask"
         if self.masks is not None:
             with torch.no_grad():
@@ -132,6 +153,19 @@ class CalibrationData:
                 f"{source} holds {len(planes)} images, but the input holds {len(images[0])}: they must come in pairs"
             )
         return planes
+
+
+def _images_in(inputs: Any) -> tuple[list[torch.Tensor], int]:
+    """The images among the inputs, ``[batch, channels, *size]``, and the number of their spatial dimensions."""
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    spatial_dims = max((tensor.ndim - 2 for tensor in tensors if tensor.ndim > 2), default=2)
+    return [tensor for tensor in tensors if tensor.ndim == spatial_dims + 2], spatial_dims
+
+
+def _is_image(target: Any, inputs: Any) -> bool:
+    """Whether a target is a batch of images, as the inputs are, so that it can be thresholded."""
+    images, spatial_dims = _images_in(inputs)
+    return bool(images) and isinstance(target, torch.Tensor) and target.ndim in (spatial_dims + 1, spatial_dims + 2)
 
 
 def _size(size: Iterable[int]) -> str:

@@ -13,10 +13,11 @@ import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph
 
 from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.progress import progress
 
 from ..graph.groups import channel_layers, producers_of
 from ..graph.outputs import OutputTrace
-from .batches import CalibrationData, Forward, Masks, call_model
+from .batches import Batch, CalibrationData, Forward, Masks, call_model
 from .measurements import Measurement, pad, readings
 from .regions import RegionMasks
 
@@ -60,14 +61,13 @@ class Calibration:
         self._statistics: Statistics | None = None
         self._state: tuple[Any, ...] | None = None
 
-    def batches(self, model: nn.Module) -> Iterator[tuple[Any, RegionMasks | None]]:
-        """Inputs, as the model takes them, and their regions, None where no measurement asked for any.
+    def batches(self, model: nn.Module) -> Iterator[Batch]:
+        """The batches, as the model takes them, with regions wherever the data says where they are.
 
         Raises:
             ValueError: see `CalibrationData.batches`.
         """
-        with_regions = any(measurement.needs_regions for measurement in self._requested)
-        return _batches(model, self.data, with_regions)
+        return self.data.batches(*_placement(model), "if known")
 
     def request(self, measurement: Measurement) -> None:
         """Have this measured in the next pass, together with what others requested."""
@@ -91,9 +91,8 @@ class Calibration:
 
 
 def _state(graph: DependencyGraph) -> tuple[Any, ...]:
-    """Changes when channels are removed, parameters are trained or loaded in place, or the graph knows other layers.
-
-    Not with writes to ``.data``.
+    """A value that changes when channels are removed, when parameters are trained or loaded in place, and when the
+    graph knows other layers. It does not change with writes to ``.data``.
     """
     tensors = (*graph.model.parameters(), *graph.model.buffers())
     versions = [(t.shape, 0 if t.is_inference() else t._version) for t in tensors]
@@ -179,7 +178,8 @@ def collect_statistics(
     collector, trace = _Collector(layers, measurements), OutputTrace(layers)
     output_layers: set[nn.Module] | None = None
     with evaluating(model):
-        for inputs, regions in _batches(model, data, with_regions):
+        batches = data.batches(*_placement(model), "required" if with_regions else "none")
+        for inputs, _, regions in progress(batches, "calibration", total=_length(data.loader)):
             with collector.reading(regions), contextlib.ExitStack() as stack:
                 if output_layers is None:
                     stack.enter_context(trace.recording(model))
@@ -207,9 +207,18 @@ def collect_statistics(
     return Statistics(values, writers)
 
 
-def _batches(model: nn.Module, data: CalibrationData, with_regions: bool) -> Iterator[tuple[Any, RegionMasks | None]]:
+def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and floating dtype of a network."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return data.batches(parameter.device, parameter.dtype, with_regions)
+    return parameter.device, parameter.dtype
+
+
+def _length(loader: Iterable[Any]) -> int | None:
+    """Number of batches, where the loader says it."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:  # an iterable dataset
+        return None
 
 
 def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:

@@ -1,11 +1,11 @@
-"""What all our importances have in common: the protocol of Torch-Pruning, kept to the letter."""
+"""What all our importances have in common: the protocol of Torch-Pruning, and where their scores come from."""
 
 from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
@@ -16,7 +16,7 @@ from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration, Statistics
 from ..graph.groups import REDUCTIONS, best_of_parts, channel_layers, members_that_read, reduce_over_members, writers_in
-from ..graph.private_names import graph_of, normalized
+from ..graph.private_names import graph_of, normalize
 from .ranking import distinct
 
 Normalizer = str | Callable[[torch.Tensor], torch.Tensor] | None
@@ -25,17 +25,28 @@ Normalizer = str | Callable[[torch.Tensor], torch.Tensor] | None
 class ChannelImportance(tp.importance.Importance):
     """An importance whose scores are one-dimensional, finite, all different and of the right length.
 
-    The best channel of a layer comes out slightly above all that equal it in other layers, so that with the default
-    ``normalizer`` global pruning leaves every layer at least that one. Channels that are outputs of the network are
-    never pruned; a warning names their layers.
+    To write a criterion, override `score` (and `output_layers`, or derive from `CalibratedImportance`), give the class
+    a `name`, and decorate it with `register_criterion`. A criterion that can make up for removed channels also has a
+    method ``fold(group)``, which is called just before the channels of the group are removed.
+
+    The best channel of a layer gets a score slightly above those of equal channels in other layers. With the default
+    ``normalizer``, global pruning then leaves every layer at least that channel. Channels that are outputs of the
+    network are never pruned; a warning names their layers.
+
+    Attributes:
+        name: of the criterion, in configurations of NNI and on the command lines of the recipes.
+        recommended_allocation: how `prune_to` spreads the budget with this criterion unless it is told otherwise.
 
     Args:
-        group_reduction: as in Torch-Pruning, how a channel of several layers gets one value: ``"mean"``, ``"sum"``,
-            ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
+        group_reduction: as in Torch-Pruning, how a channel that several layers share gets one value: ``"mean"``,
+            ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
         normalizer: as in Torch-Pruning, how values are scaled so that those of different layers compare, for global
             pruning: ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ..., a callable ``[channels] -> [channels]`` or
             None. The order inside a layer does not depend on it.
     """
+
+    name: ClassVar[str]
+    recommended_allocation: ClassVar[str] = "uniform"
 
     def __init__(self, group_reduction: str = "mean", normalizer: Normalizer = "max"):
         if group_reduction not in REDUCTIONS:
@@ -44,7 +55,7 @@ class ChannelImportance(tp.importance.Importance):
             )
         if not callable(normalizer):
             try:
-                normalized(torch.ones(1), normalizer)
+                normalize(torch.ones(1), normalizer)
             except (NotImplementedError, AttributeError):
                 raise ValueError(
                     f"normalizer is {normalizer!r}; expected a name that Torch-Pruning knows ('max', 'mean', 'sum', "
@@ -57,37 +68,41 @@ class ChannelImportance(tp.importance.Importance):
     @torch.no_grad()
     def __call__(self, group: Group) -> torch.Tensor | None:
         """Score the channels of a group: ``[len(group[0].idxs)]`` float64, or None if they must not be pruned."""
-        outputs = self._output_layers(graph_of(group))
+        outputs = self.output_layers(graph_of(group))
         if writers_in(group) & outputs:
             self._warn_not_pruned(group, "these channels are outputs of the network", outputs)
             return None
-        scored = self._score(group)
+        scored = self.score(group)
         if scored is None:
-            self._warn_not_pruned(group, self._without_layers)
+            self._warn_not_pruned(group, self.without_layers)
             return None
         scores = distinct(*scored)
         if not scored[0].any():
-            scores[scores.argmax()] = 1  # of a dead layer one filter stays
-        # Torch-Pruning empties no layer: it would rather leave the whole group as it is
+            scores[scores.argmax()] = 1  # one filter of a dead layer is kept
+        # Torch-Pruning empties no layer: it would leave the whole group as it is
         best = best_of_parts(group, scores)
         scores[best] = scores.max() + 1e-6 * (scores.abs().max() + scores[best])
         return scores
 
     @abstractmethod
-    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
-        """Layers that write outputs of the network."""
+    def output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+        """The layers that produce outputs of the network."""
 
     @abstractmethod
-    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Scores ``[channels]`` and what breaks their ties, or None where there is nothing to judge them by."""
+    def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Scores of the channels, and what breaks their ties: ``[len(group[0].idxs)]`` float64 each.
 
-    _without_layers = "no convolution or linear layer reads these channels"
+        None where there is nothing to judge the channels by; they are then not pruned.
+        """
 
-    def _normalized(self, values: torch.Tensor) -> torch.Tensor:
-        """Scale values ``[channels]``; all zeros stay zeros."""
+    without_layers: ClassVar[str] = "no convolution or linear layer reads these channels"
+    """The reason that the warning gives where `score` is None."""
+
+    def normalized(self, values: torch.Tensor) -> torch.Tensor:
+        """Scale values ``[channels]`` by the ``normalizer``; if all are zero, they stay zero."""
         if self.normalizer is None or not values.any():
             return values
-        scaled = normalized(values.float(), self.normalizer)
+        scaled = normalize(values.float(), self.normalizer)
         if not isinstance(scaled, torch.Tensor) or scaled.shape != values.shape:
             found = list(scaled.shape) if isinstance(scaled, torch.Tensor) else type(scaled).__name__
             raise ValueError(f"normalizer gave {found} for {len(values)} channels; expected a tensor of one score each")
@@ -96,7 +111,7 @@ class ChannelImportance(tp.importance.Importance):
         return scaled.double().nan_to_num(0, 0, 0)  # Torch-Pruning's "gaussian" divides by zero for a single channel
 
     def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
-        """Warn once a layer, naming the layers that write the group's channels."""
+        """Warn once for each layer, naming the layers that produce the group's channels."""
         names = channel_layers(graph_of(group))
         layers = writers_in(group) & (names.keys() if among is None else among)
         if layers <= self._warned:
@@ -114,6 +129,8 @@ class CalibratedImportance(ChannelImportance):
 
     The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
     whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
+
+    To write a criterion, override `measurements` and `score`.
 
     Args:
         loader: calibration batches, or a `Calibration` that several criteria share.
@@ -138,22 +155,23 @@ class CalibratedImportance(ChannelImportance):
         elif (threshold, masks, forward) != (0.5, None, None):
             raise ValueError("loader is a Calibration, which has its own threshold, masks and forward: give them there")
         self.calibration = loader
-        for measurement in self._measurements():
+        for measurement in self.measurements():
             self.calibration.request(measurement)
 
     @abstractmethod
-    def _measurements(self) -> list[Measurement]:
-        """What has to be measured."""
+    def measurements(self) -> list[Measurement]:
+        """What has to be measured in the pass over the calibration data."""
 
     def statistics(self, graph: DependencyGraph) -> Statistics:
-        """Statistics of the graph's network, taken now if it changed since they were last taken."""
+        """Statistics of the graph's network, taken now if the network changed since they were last taken."""
         return self.calibration.statistics(graph)
 
-    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+    def output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+        """The layers that produce outputs of the network, as the pass over the calibration data showed."""
         return self.statistics(graph).output_layers
 
-    def _values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
-        """``[values, channels]`` of the group, reduced over the layers that read it; None if none does."""
+    def values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
+        """``[values, channels]`` of a group, reduced over the layers that read it; None if none does."""
         self.calibration.request(measurement)
         values = self.statistics(graph_of(group)).values[measurement]
         members = members_that_read(group, values)

@@ -1,32 +1,137 @@
-"""Channels from which the others are best interpolated, with every region of the image of the same weight."""
+"""Interpolative selection: the channels from which the others are best interpolated, in every region alike."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
-import torch.nn as nn
 from torch_pruning.dependency import Group
 
+from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement, Reading
+from ..calibration.statistics import Calibration
 from ..graph.groups import Member
+from ..graph.private_names import graph_of
+from .base import CalibratedImportance
+from .folding import columns_of, fold_by_least_squares
 from .grams import Gram, GramsOfGroups, grams_of_readers, mixes_channels
 from .ranking import places
+from .registry import register_criterion
 
 GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples, modulo 1, are spread evenly, however many are taken."""
+"""The multiples of this number, modulo 1, are spread evenly, however many are taken."""
 PRODUCTS = 2**21
-"""For each region and image; layers that read more than 181 channels are sampled more thinly for it, in four cells at
-least."""
-RIDGE = 1e-2
-"""Of the mean energy of the kept channels; holds the factors of nearly equal channels down."""
+"""Products of two channels that are taken in each region of an image, at most. Layers that read more than 181 channels
+are therefore sampled in fewer cells, down to four."""
+
+
+@register_criterion
+class InterpolativeImportance(CalibratedImportance):
+    """Keep the channels from which the others are best interpolated, where every region counts alike.
+
+    Chee, Renz, Damle, De Sa, "Model preserving compression for neural networks", NeurIPS 2022: the pivots of a QR
+    decomposition with column pivoting of the activations are the channels to keep, and the others become linear
+    combinations of them in the next layer (`fold`). A score is a channel's place among the pivots, from 1 down to 0.
+    The nearest later methods are OSSCAR (Meng et al., ICML 2024) and GRAIL (PMLR 328, 2026), which fold by ridge
+    regression too, without regions.
+
+    Where this differs from the paper: every region of the image has the same weight, however small it is; channels that
+    several layers share are decomposed together; all layers are decomposed after one pass over the data; the least
+    squares have a ridge.
+
+    This is the criterion that we recommend, with the allocation ``"sensitivity"`` of `prune_to`, which is its default
+    there; see the study in the documentation. The statistics are taken at the first call, and again whenever the
+    parameters have changed since. The network is left as it was until `fold` is called. Channels that are outputs of
+    the network are never pruned; a warning names their layers.
+
+    Args:
+        loader, threshold, masks: calibration data, and where the objects are; see `SpatialMaskImportance`.
+        samples: number of cells that are sampled in each region of an image; a map with fewer cells is taken whole.
+            Fewer are sampled where a layer reads more than 181 channels, because the cost grows with their square.
+        ridge: of the least squares, in units of the mean energy of the kept channels. It bounds the factors of nearly
+            equal channels.
+        forward: see `SpatialMaskImportance`.
+
+    Raises:
+        TypeError, ValueError: at construction for arguments that cannot be used, and at the first call for what the
+            data or the network do not allow (see `collect_statistics`).
+
+    Example:
+        >>> importance = tp.importance.InterpolativeImportance(loader)
+        >>> record = torchprune_spatial.prune_to(model, example_inputs, importance, compression=10)
+    """
+
+    name: ClassVar[str] = "interpolative"
+    recommended_allocation: ClassVar[str] = "sensitivity"
+
+    def __init__(
+        self,
+        loader: Iterable[Any] | Calibration,
+        threshold: float | str = 0.5,
+        *,
+        masks: Masks | None = None,
+        samples: int = 64,
+        ridge: float = 1e-2,
+        forward: Forward | None = None,
+    ):
+        if not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"samples is {samples!r}; expected a number of cells, at least 1")
+        if not isinstance(ridge, (int, float)) or not 0 <= ridge < math.inf:
+            raise ValueError(f"ridge is {ridge!r}; expected a number of at least 0")
+        self.measurement, self.ridge = RegionGrams(samples), ridge
+        self._grams = GramsOfGroups()
+        super().__init__(loader, threshold, masks=masks, forward=forward)
+
+    def measurements(self) -> list[Measurement]:
+        """Gram matrices of each region."""
+        return [self.measurement]
+
+    def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Places among the pivots."""
+        values, channels = self.statistics(graph_of(group)).values[self.measurement], len(group[0].idxs)
+        grams = grams_of_readers(group, values, lambda member: balanced_gram(values[member.layer], member, channels))
+        if not grams:
+            return None
+        self._grams.keep(group, grams)
+        scores = places(pivots(cast(torch.Tensor, sum(grams.values()))))
+        return scores, scores
+
+    def fold(self, group: Group) -> None:
+        """Make the next layers read the channels that are about to be removed from those that are kept.
+
+        The removed channels are replaced by linear combinations of the kept ones, fitted by least squares to the
+        activations of the calibration data, each region of the same weight. The combinations become part of the weights
+        of the layers that read them. Layers that do not mix channels (depthwise convolutions) are left as they are.
+        `prune_to` folds by itself. With a pruner of your own, call this before the group is pruned, in the same step
+        that scored it.
+
+        Args:
+            group: channels to be removed, as the pruner yields them.
+
+        Raises:
+            ValueError: the group was not scored by this importance.
+
+        Example:
+            >>> pruner = tp.pruner.BasePruner(model, example_inputs, importance=importance, pruning_ratio=0.7)
+            >>> for group in pruner.step(interactive=True):
+            ...     importance.fold(group)
+            ...     group.prune()
+        """
+        for member, gram in self._grams.readers(group):
+            if mixes_channels(member.layer):
+                removed = torch.zeros(len(gram), dtype=torch.bool)
+                removed[group[0].idxs] = True
+                for columns, positions in columns_of(member):
+                    part = gram[positions][:, positions]
+                    fold_by_least_squares(member.layer, columns, part, removed[positions], self.ridge)
 
 
 class _RegionGrams:
-    """One Gram matrix a region, of which later batches may bring more."""
+    """One Gram matrix a region; later batches may bring more regions."""
 
     def __init__(self, grams: list[Gram]):
         self.grams = grams
@@ -40,12 +145,11 @@ class _RegionGrams:
 class RegionGrams(Measurement):
     """Products of the activations of each pair of channels, summed over sampled cells of each region.
 
-    The values are one `Gram` for each region that is present. A cell weighs as much as the region covers of it. Samples
-    follow a low-discrepancy sequence, the same in every pass.
+    The values are one `Gram` for each region that is present. The weight of a cell is the share of it that the region
+    covers. Samples follow a low-discrepancy sequence, the same in every pass.
 
     Attributes:
-        samples: cells that are sampled in each region of an image; where a grid has no more than that, all count. Of
-            layers that read many channels fewer are sampled, because the cost goes with the channels squared.
+        samples: see `InterpolativeImportance`.
     """
 
     samples: int = 64
@@ -57,7 +161,7 @@ class RegionGrams(Measurement):
         coverage = cast(torch.Tensor, reading.weights)[:, 1]  # needs_regions
         samples = min(self.samples, max(4, PRODUCTS // x.shape[1] ** 2))
         if x.shape[2] <= samples:
-            return _RegionGrams([_gram(x, region) for region in coverage.unbind(1)])
+            return _RegionGrams([_weighted_gram(x, region) for region in coverage.unbind(1)])
         place = torch.arange(len(x) * samples, device=x.device, dtype=torch.float64).mul(GOLDEN).frac()
         place = place.view(len(x), 1, -1) * coverage.sum(2, dtype=torch.float64, keepdim=True)
         cells = torch.searchsorted(coverage.cumsum(2, dtype=torch.float64), place, right=True).clamp_(
@@ -65,7 +169,9 @@ class RegionGrams(Measurement):
         )
         weights = (coverage.sum(2, keepdim=True) / samples).expand(-1, -1, samples)
         sampled = zip(cells.unbind(1), weights.unbind(1), strict=True)
-        return _RegionGrams([_gram(x.gather(2, c.unsqueeze(1).expand(-1, x.shape[1], -1)), w) for c, w in sampled])
+        return _RegionGrams(
+            [_weighted_gram(x.gather(2, c.unsqueeze(1).expand(-1, x.shape[1], -1)), w) for c, w in sampled]
+        )
 
     def result(self, total: _RegionGrams, present: torch.Tensor, reader: str) -> tuple[Gram, ...]:
         """The matrices of the regions that are present."""
@@ -73,55 +179,20 @@ class RegionGrams(Measurement):
 
     @staticmethod
     def is_finite(values: tuple[Gram, ...]) -> bool:
-        """Whether the matrices are."""
+        """Whether all matrices are free of NaN and infinity."""
         return all(gram.is_finite() for gram in values)
 
 
-def _gram(x: torch.Tensor, weights: torch.Tensor) -> Gram:
-    """Of ``[images, channels, cells]`` with weights ``[images, cells]``."""
+def _weighted_gram(x: torch.Tensor, weights: torch.Tensor) -> Gram:
+    """Gram matrix of ``[images, channels, cells]`` with the weights ``[images, cells]``."""
     return Gram((x * weights.unsqueeze(1).sqrt()).movedim(1, 2).flatten(0, 1))
-
-
-class Interpolation:
-    """The interpolative decomposition of the channels of a network's groups.
-
-    Chee, Renz, Damle, De Sa, "Model preserving compression for neural networks", NeurIPS 2022: the pivots of a QR
-    decomposition with column pivoting of the activations are the channels to keep, and the others are folded as linear
-    combinations of them into the next layer. Ours is that each region has the same weight, however small it is, that
-    channels of several layers are decomposed together, and that all the layers are decomposed in one pass.
-
-    Attributes:
-        measurement: what `score` gets the values of.
-    """
-
-    def __init__(self) -> None:
-        self.measurement = RegionGrams()
-        self._grams = GramsOfGroups()
-
-    def score(self, group: Group, values: Mapping[nn.Module, tuple[Gram, ...]]) -> torch.Tensor | None:
-        """Place of each channel among the pivots, 1 for the first: ``[channels]``, or None if no layer reads them."""
-        channels = len(group[0].idxs)
-        grams = grams_of_readers(group, values, lambda member: _balanced(values[member.layer], member, channels))
-        if not grams:
-            return None
-        self._grams.keep(group, grams)
-        return places(pivots(cast(torch.Tensor, sum(grams.values()))))
-
-    def fold(self, group: Group) -> None:
-        """Let the next layers read what is about to go from what stays; see `SpatialMaskImportance.fold`."""
-        for member, gram in self._grams.readers(group, "fold"):
-            if mixes_channels(member.layer):
-                goes = torch.zeros(len(gram), dtype=torch.bool)
-                goes[group[0].idxs] = True
-                for columns, positions in _uses(member):
-                    _fold(member.layer, columns, gram[positions][:, positions], goes[positions])
 
 
 def pivots(gram: torch.Tensor) -> torch.Tensor:
     """The order of the columns in QR with column pivoting, from their Gram matrix: ``[channels]``.
 
-    Each is the one of which the most is left when those before are projected out. The rest, of which nothing is left,
-    come by energy.
+    Each pivot is the column with the largest part that the pivots before it do not explain. Columns that are fully
+    explained come last, by energy.
     """
     left, energy = gram.diag().clone(), gram.diag()
     rows, order = torch.zeros_like(gram), list[int]()
@@ -138,48 +209,18 @@ def pivots(gram: torch.Tensor) -> torch.Tensor:
     return torch.tensor(order)
 
 
-def _uses(member: Member) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Channels of a layer and their positions in the group, a pair for each time that it reads a channel (flatten)."""
-    seen: dict[int, int] = {}
-    uses: dict[int, list[tuple[int, int]]] = {}
-    for channel, position in zip(member.channels.tolist(), member.positions.tolist(), strict=True):
-        use = seen[position] = seen.get(position, -1) + 1
-        uses.setdefault(use, []).append((channel, position))
-    return [cast(tuple[torch.Tensor, torch.Tensor], torch.tensor(pairs).unbind(1)) for pairs in uses.values()]
+def balanced_gram(regions: tuple[Gram, ...], member: Member, channels: int) -> torch.Tensor:
+    """Gram matrix of a group's channels, ``[channels, channels]``: the sum over the regions, each over its energy.
 
-
-def _balanced(regions: tuple[Gram, ...], member: Member, channels: int) -> torch.Tensor:
-    """Gram matrix of a group's channels, ``[channels, channels]``: the sum of the regions', each over its energy."""
+    Args:
+        regions: the matrices of the channels that a layer reads.
+        member: the layer.
+        channels: number of channels of the group.
+    """
     total = torch.zeros(channels, channels, dtype=torch.float64)
     for gram in regions:
         of_group = torch.zeros_like(total)
-        for columns, positions in _uses(member):
+        for columns, positions in columns_of(member):
             of_group[positions.unsqueeze(1), positions] += gram.matrix(columns)
         total += of_group / of_group.trace().clamp_min(1e-300)
     return total
-
-
-@torch.no_grad()
-def _fold(layer: Any, columns: torch.Tensor, gram: torch.Tensor, goes: torch.Tensor) -> None:
-    """Add to the weights of the channels that stay those of the channels that go, times the factors of least squares.
-
-    Args:
-        layer: that reads them.
-        columns: its input channels, ``[channels]``.
-        gram: their Gram matrix, ``[channels, channels]``.
-        goes: which of them go, ``[channels]`` bool.
-    """
-    groups = getattr(layer, "groups", 1)
-    weight = layer.weight.detach().unflatten(0, (groups, -1))  # [groups, out / groups, in / groups, ...]
-    weight = weight.transpose(1, 2) if getattr(layer, "transposed", False) else weight
-    for i, filters in enumerate(weight.unbind(0)):
-        here = columns // filters.shape[1] == i
-        kept, gone = (here & ~goes).nonzero().flatten(), (here & goes).nonzero().flatten()
-        if not len(kept) or not len(gone):
-            continue
-        normal = gram[kept][:, kept]
-        ridge = (RIDGE * normal.diag().mean()).clamp_min(1e-30)  # of dead channels
-        normal = normal + ridge * torch.eye(len(kept), dtype=torch.float64)
-        factors = torch.linalg.solve(normal, gram[kept][:, gone]).to(filters)  # [kept, gone]
-        from_gone = torch.tensordot(filters[:, columns[gone] % filters.shape[1]], factors, ([1], [1])).movedim(-1, 1)
-        filters[:, columns[kept] % filters.shape[1]] += from_gone

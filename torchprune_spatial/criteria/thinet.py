@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
-import torch.nn as nn
 from torch_pruning.dependency import Group
 
 from ..calibration.batches import Forward
@@ -15,8 +14,11 @@ from ..calibration.statistics import Calibration
 from ..graph.groups import Member
 from ..graph.private_names import graph_of
 from .base import CalibratedImportance
-from .grams import Contributions, GramsOfGroups, grams_of_readers, mixes_channels
+from .contributions import Contributions
+from .folding import fold_factors
+from .grams import GramsOfGroups, grams_of_readers, mixes_channels
 from .ranking import places
+from .registry import register_criterion
 
 FORMS = ("tpami", "iccv")
 
@@ -71,6 +73,7 @@ def gram_of_group(gram: torch.Tensor, member: Member, channels: int) -> torch.Te
     return gram.new_zeros(channels, channels).index_add_(1, member.positions, rows)
 
 
+@register_criterion
 class ThiNetImportance(CalibratedImportance):
     """Keep the channels from which the next layer's outputs are best reconstructed.
 
@@ -97,6 +100,8 @@ class ThiNetImportance(CalibratedImportance):
         forward: see `SpatialMaskImportance`.
     """
 
+    name: ClassVar[str] = "thinet"
+
     def __init__(
         self,
         loader: Iterable[Any] | Calibration,
@@ -115,33 +120,12 @@ class ThiNetImportance(CalibratedImportance):
         self._grams = GramsOfGroups()
         super().__init__(loader, forward=forward)
 
-    def fold_rescaling(self, group: Group) -> None:
-        """Multiply the weights of the next layers by the factors that make up best for the channels about to go.
-
-        The last step of both versions: kept channels get the least-squares factors of ``y = sum_j w_j x_j``, folded
-        into each layer that reads them. Call it before the group is pruned, in the same step that scored it.
-
-        Args:
-            group: channels to be removed, as the pruner yields them.
-
-        Raises:
-            ValueError: the group was not scored by this importance.
-
-        Example:
-            >>> for group in pruner.step(interactive=True):
-            ...     importance.fold_rescaling(group)
-            ...     group.prune()
-        """
-        for member, gram in self._grams.readers(group, "fold_rescaling"):
-            kept = torch.tensor(sorted(set(range(len(gram))).difference(group[0].idxs)), dtype=torch.long)
-            factors = torch.ones(len(gram), dtype=torch.float64)
-            factors[kept] = rescaling(gram, kept)
-            _scale_inputs(member.layer, member.channels, factors[member.positions])
-
-    def _measurements(self) -> list[Measurement]:
+    def measurements(self) -> list[Measurement]:
+        """Gram matrices of contributions."""
         return [self.measurement]
 
-    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Places in the order of selection."""
         values, channels = self.statistics(graph_of(group)).values[self.measurement], len(group[0].idxs)
         grams = grams_of_readers(
             group, values, lambda member: gram_of_group(values[member.layer].matrix(), member, channels)
@@ -153,19 +137,28 @@ class ThiNetImportance(CalibratedImportance):
         scores = places(iccv_order(total).flip(0) if self.form == "iccv" else tpami_order(total))
         return scores, scores
 
+    def fold(self, group: Group) -> None:
+        """Multiply the weights of the next layers by the factors that best make up for channels about to be removed.
 
-def _scale_inputs(layer: Any, channels: torch.Tensor, factors: torch.Tensor) -> None:
-    """Multiply what a layer makes of some of its input channels, in its weights; layers without weights are left."""
-    if not mixes_channels(layer):
-        return
-    convolution = isinstance(layer, nn.modules.conv._ConvNd)
-    scale = torch.ones(layer.in_channels if convolution else layer.in_features, dtype=torch.float64)
-    scale[channels] = factors
-    scale = scale.to(layer.weight)
-    with torch.no_grad():
-        if getattr(layer, "transposed", False):  # [in, out / groups, kernel]
-            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
-        else:  # [out, in / groups, kernel]: the filters of a group read its inputs
-            groups = getattr(layer, "groups", 1)
-            per_filter = scale.view(groups, 1, -1).expand(groups, layer.weight.shape[0] // groups, -1).flatten(0, 1)
-            layer.weight.mul_(per_filter.view(*per_filter.shape, *[1] * (layer.weight.ndim - 2)))
+        The last step of both versions of ThiNet: kept channels get the least-squares factors of ``y = sum_j w_j x_j``,
+        which become part of the weights of each layer that reads them. Layers that do not mix channels are left as
+        they are. `prune_to` folds by itself. With a pruner of your own, call this before the group is pruned, in the
+        same step that scored it.
+
+        Args:
+            group: channels to be removed, as the pruner yields them.
+
+        Raises:
+            ValueError: the group was not scored by this importance.
+
+        Example:
+            >>> for group in pruner.step(interactive=True):
+            ...     importance.fold(group)
+            ...     group.prune()
+        """
+        for member, gram in self._grams.readers(group):
+            if mixes_channels(member.layer):
+                kept = torch.tensor(sorted(set(range(len(gram))).difference(group[0].idxs)), dtype=torch.long)
+                factors = torch.ones(len(gram), dtype=torch.float64)
+                factors[kept] = rescaling(gram, kept)
+                fold_factors(member.layer, member.channels, factors[member.positions])

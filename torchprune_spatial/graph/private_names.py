@@ -17,7 +17,7 @@ from torch_pruning.dependency import DependencyGraph, Group
 CONTAINERS = ("num_heads", "in_channel_groups", "out_channel_groups")
 """Options of ``BasePruner`` that it writes into: also into its default arguments, which all pruners share."""
 
-_normalize = tp.importance.GroupMagnitudeImportance()._normalize
+_magnitude = tp.importance.GroupMagnitudeImportance()
 
 
 def graph_of(group: Group) -> DependencyGraph:
@@ -40,13 +40,13 @@ def channel_groups_of(pruner: tp.pruner.BasePruner, group: Group) -> int:
     return pruner._get_channel_groups(group)
 
 
-def normalized(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], torch.Tensor] | None) -> Any:
+def normalize(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], torch.Tensor] | None) -> Any:
     """Torch-Pruning's normalization of scores ``[channels]``.
 
     Raises:
         NotImplementedError, AttributeError: Torch-Pruning does not know the normalizer.
     """
-    return _normalize(values, normalizer)
+    return _magnitude._normalize(values, normalizer)
 
 
 def own_containers(options: dict[str, Any]) -> dict[str, Any]:

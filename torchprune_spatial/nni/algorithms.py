@@ -28,8 +28,7 @@ from resolution_scaling.nni.algorithms.registry import Algorithm, algorithm_name
 from ..budget.pruning import prune_to
 from ..calibration.batches import call_model
 from ..criteria.base import ChannelImportance
-from ..criteria.spatial_mask import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
-from ..criteria.thinet import ThiNetImportance
+from ..criteria.registry import CRITERIA
 from ..graph.attention import attention_heads
 from ..graph.groups import writers_in
 from ..graph.outputs import output_layers_in
@@ -38,15 +37,6 @@ from ..record.flops import call_on_meta
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .config import LAYERS, PARAMETERS, PruningConfig, read_config
-
-CRITERIA: dict[str, type[ChannelImportance]] = {
-    "spatial_mask": SpatialMaskImportance,
-    "thinet": ThiNetImportance,
-    "weight_sum": WeightSumImportance,
-    "apoz": APoZImportance,
-    "mean_activation": MeanActivationImportance,
-}
-"""By the names that configurations use."""
 
 
 def prune(model: nn.Module, config: PruningConfig, importance: ChannelImportance, example_inputs: Any) -> PruningRecord:
@@ -193,10 +183,10 @@ def check_keeps_fraction(criterion: str, config: PruningConfig) -> None:
 class _AnyChannels(ChannelImportance):
     """Ranks channels at random, without their weights, and spares the same layers as the criteria do."""
 
-    def _output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
+    def output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
         return output_layers_in(graph)
 
-    def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor]:
         scores = torch.arange(1, len(group[0].idxs) + 1, dtype=torch.float64)
         return scores, scores
 

@@ -72,7 +72,7 @@ def examples_in(calibration: Calibration, model: nn.Module | None = None) -> Ite
             return masks[-1]
 
         one = CalibrationData([batch], data.threshold, masks_of if data.masks else None)
-        inputs, regions = next(one.batches(device, dtype or torch.get_default_dtype()))
+        inputs, _, regions = next(one.batches(device, dtype or torch.get_default_dtype()))
         planes = cast(RegionMasks, regions).planes
         if planes.ndim != 4:
             raise ValueError(

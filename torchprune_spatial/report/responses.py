@@ -179,7 +179,7 @@ class ReadNetwork:
         return groups
 
     def _means(self, group: Group, name: str) -> torch.Tensor:
-        means = self.importance._values(group, self.importance.measurement)
+        means = self.importance.values(group, self.importance.measurement)
         if means is None:  # what reads the layer does not run
             raise self._unread(name)
         return means

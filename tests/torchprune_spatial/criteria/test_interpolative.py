@@ -12,17 +12,13 @@ from scipy.linalg import qr
 from torch import nn
 
 from tests.unets import ResUNet
-from torchprune_spatial import SpatialMaskImportance, prune_to
+from torchprune_spatial import InterpolativeImportance, prune_to
 from torchprune_spatial.criteria import interpolative as interpolation
 from torchprune_spatial.criteria.interpolative import RegionGrams, pivots
 
 from ..networks import BLOCKS, ProgramNet, calibration, plain_net
 from ..pruning import EXAMPLE, group_of, make_pruner
 from .test_networks import NETWORKS, shapes
-
-
-def interpolative(data, **options):
-    return SpatialMaskImportance(data, selection="interpolative", **options)
 
 
 def prune_and_fold(model, importance, example=EXAMPLE, **options):
@@ -55,7 +51,7 @@ def test_regions_count_alike_however_small(object_size):
     model = plain_net()
     image, mask = torch.randn(4, 2, 8, 8), torch.zeros(4, 8, 8, dtype=torch.bool)
     mask[:, :object_size, 2 : 2 + object_size] = True
-    importance = interpolative([(image[:3], None, mask[:3]), (image[3:], None, mask[3:])])
+    importance = InterpolativeImportance([(image[:3], None, mask[:3]), (image[3:], None, mask[3:])])
     activation = model[1](model[0](image)).detach().double()
     pooled = F.max_pool2d(activation, 2).movedim(1, -1).flatten(0, 2)
     coverage = F.avg_pool2d(mask.double().unsqueeze(1), 2).flatten()
@@ -74,7 +70,7 @@ def test_samples_stand_for_all_the_cells_of_a_region_and_no_others():
     graph = group_of(model, "0", x)._DG
     found = {}
     for samples in (64, 400, 10**6):
-        importance = interpolative([(x, None, mask)])
+        importance = InterpolativeImportance([(x, None, mask)])
         importance.interpolation.measurement = RegionGrams(samples)
         importance.calibration.request(importance.interpolation.measurement)
         values = importance.statistics(graph).values[importance.interpolation.measurement][model[0]]
@@ -112,7 +108,7 @@ def test_half_of_a_network_of_copies_is_the_same_network(blocks, width, norm, se
     before, channels = model(EXAMPLE + 1), sum(p.numel() for p in model.parameters())
     ridge, interpolation.RIDGE = interpolation.RIDGE, 1e-10
     try:
-        prune_and_fold(model, interpolative(calibration()), pruning_ratio=0.33)
+        prune_and_fold(model, InterpolativeImportance(calibration()), pruning_ratio=0.33)
     finally:
         interpolation.RIDGE = ridge
     torch.testing.assert_close(model(EXAMPLE + 1), before, rtol=1e-3, atol=1e-4)
@@ -145,7 +141,7 @@ def test_whoever_reads_a_copy_reads_the_original(reader, monkeypatch):
     image = torch.randn(2, 2, 8, 8)
     before = model(image)
     last = reader[-1] if isinstance(reader, nn.Sequential) else reader
-    prune_and_fold(model, interpolative(calibration(images=12)), pruning_ratio=0.3, ignored_layers=[last])
+    prune_and_fold(model, InterpolativeImportance(calibration(images=12)), pruning_ratio=0.3, ignored_layers=[last])
     assert first.out_channels == 4
     torch.testing.assert_close(model(image), before, rtol=1e-3, atol=1e-4)
 
@@ -170,7 +166,7 @@ def test_folding_is_least_squares_with_a_little_ridge():
     inside = (target > 0.5).flatten()
     parts = [activation[inside], activation[~inside]]
     rows = torch.cat([part / part.norm() for part in parts])
-    importance = interpolative([(image, target)])
+    importance = InterpolativeImportance([(image, target)])
     kept = importance(group_of(model, "0")).argsort(descending=True)[:3].sort().values
     ridge = (0.01 * rows[:, kept].square().sum(0).mean()).sqrt() * torch.eye(3)
     gone = [c for c in range(6) if c not in kept]
@@ -186,15 +182,15 @@ def test_folds_networks_that_people_prune(name):
     example, model = torch.randn(1, 3, 64, 64), NETWORKS[name]().eval()
     before = model(example)
     loader = [(torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64))]
-    prune_and_fold(model, interpolative(loader), example)
+    prune_and_fold(model, InterpolativeImportance(loader), example)
     assert shapes(model(example)) == shapes(before)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 def error_after(model, data, fold, **options):
     pruned, images = copy.deepcopy(model), torch.cat([image for image, _ in data])
-    importance = interpolative(data)
-    prune_to(pruned, images[:1], importance, before_removal=importance.fold if fold else None, **options)
+    importance = InterpolativeImportance(data)
+    prune_to(pruned, images[:1], importance, fold=fold, **options)
     return (pruned(images) - model(images)).square().mean().item()
 
 
@@ -207,7 +203,7 @@ def test_prune_to_folds(allocation):
 
 def test_iterative_pruning_takes_new_measurements():
     model = plain_net()
-    importance = interpolative(calibration())
+    importance = InterpolativeImportance(calibration())
     pruner = make_pruner(model, importance, ignored_layers=[model[5]], iterative_steps=2)
     for _ in range(2):
         for group in pruner.step(interactive=True):
@@ -219,20 +215,37 @@ def test_iterative_pruning_takes_new_measurements():
 
 def test_scores_are_places_and_global_pruning_removes_one_fraction():
     model = ProgramNet(["convolution", "down_up"], 8)
-    scores = interpolative(calibration())(group_of(model, "layers.layer0"))
+    scores = InterpolativeImportance(calibration())(group_of(model, "layers.layer0"))
     torch.testing.assert_close(scores.sort().values[:-1], torch.arange(1, 8) / 8, rtol=1e-6, atol=0, check_dtype=False)
-    prune_and_fold(model, interpolative(calibration()), global_pruning=True)
+    prune_and_fold(model, InterpolativeImportance(calibration()), global_pruning=True)
     widths = [layer.out_channels for layer in model.layers.values() if layer.out_channels != 3]
     assert all(abs(width - 4) <= 1 for width in widths)
 
 
-def test_arguments():
-    with pytest.raises(ValueError, match="selection is 'best'; expected one of 'union', 'interpolative'"):
-        SpatialMaskImportance(calibration(), selection="best")
-    group = group_of(plain_net(), "0")
-    with pytest.raises(ValueError, match="fold needs selection='interpolative'"):
-        SpatialMaskImportance(calibration()).fold(group)
-    with pytest.raises(ValueError, match="group was not scored by this importance"):
-        interpolative(calibration()).fold(group)
-    with pytest.raises(ValueError, match="needs selection='union'"):
-        interpolative(calibration()).pruning_ratio_dict(plain_net(), EXAMPLE, 0.5)
+def test_nothing_else_is_needed_to_fold_and_to_allocate():
+    """What is recommended is the default, and ``fold=False`` and ``allocation="uniform"`` the bare form."""
+    model, data = ResUNet(4).eval(), calibration(images=8, size=32, channels=1)
+    data = [(inputs, target.mean(1, keepdim=True)) for inputs, target in data]
+    kept, weights = [], []
+    for options in ({}, {"fold": True, "allocation": "sensitivity"}, {"fold": False, "allocation": "uniform"}):
+        pruned = copy.deepcopy(model)
+        importance = InterpolativeImportance(data, forward=lambda model, x: model(x).sigmoid())
+        prune_to(pruned, data[0][0][:1], importance, compression=2, ignored_layers=[pruned.output], **options)
+        kept.append([layer.out_channels for layer in pruned.modules() if isinstance(layer, nn.Conv2d)])
+        weights.append(pruned.output.weight)
+    assert kept[0] == kept[1] != kept[2]
+    assert torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"samples": 0}, "samples is 0; expected"), ({"ridge": -1}, "ridge is -1; expected a number of at least 0")],
+)
+def test_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        InterpolativeImportance(calibration(), **options)
+
+
+def test_only_what_was_scored_is_folded():
+    with pytest.raises(ValueError, match="group was not scored by this importance: call fold in the step"):
+        InterpolativeImportance(calibration()).fold(group_of(plain_net(), "0"))

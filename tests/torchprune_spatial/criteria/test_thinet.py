@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from torch import nn
 
 from torchprune_spatial import ThiNetImportance
-from torchprune_spatial.criteria.grams import contributions
-from torchprune_spatial.criteria.thinet import _scale_inputs, iccv_order, rescaling, tpami_order
+from torchprune_spatial.criteria.contributions import contributions
+from torchprune_spatial.criteria.folding import fold_factors
+from torchprune_spatial.criteria.thinet import iccv_order, rescaling, tpami_order
 
 from ..networks import ProgramNet, calibration, networks, plain_net
 from ..pruning import EXAMPLE, group_of, make_pruner, prune
@@ -170,7 +171,7 @@ def test_folded_rescaling_lowers_the_error_of_the_next_layer(blocks):
         pruner = make_pruner(model, importance, pruning_ratio=0.0, pruning_ratio_dict=ratios)
         for group in pruner.step(interactive=True):
             if fold:
-                importance.fold_rescaling(group)
+                importance.fold(group)
             group.prune()
         return (model(images) - before).square().mean().item()
 
@@ -189,7 +190,7 @@ def test_folding_is_exact_where_a_channel_is_a_copy():
     importance = ThiNetImportance([image])
     pruner = make_pruner(model, importance, ignored_layers=[model[2]])
     for group in pruner.step(interactive=True):
-        importance.fold_rescaling(group)
+        importance.fold(group)
         group.prune()
     assert model[0].out_channels == 2
     torch.testing.assert_close(model(image), before, rtol=1e-4, atol=1e-5)
@@ -198,7 +199,7 @@ def test_folding_is_exact_where_a_channel_is_a_copy():
 def test_grouped_layers_are_folded_into_their_own_group():
     model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.Conv2d(4, 4, 1, groups=2, bias=False), nn.Conv2d(4, 1, 1))
     weight = model[1].weight.detach().clone()
-    _scale_inputs(model[1], torch.tensor([1, 2]), torch.tensor([3.0, 5.0]).double())
+    fold_factors(model[1], torch.tensor([1, 2]), torch.tensor([3.0, 5.0]).double())
     factors = torch.tensor([[1.0, 3.0], [1.0, 3.0], [5.0, 1.0], [5.0, 1.0]])  # filters 0, 1 read inputs 0, 1
     torch.testing.assert_close(model[1].weight.flatten(1), weight.flatten(1) * factors)
 
@@ -209,7 +210,7 @@ def test_arguments():
     with pytest.raises(ValueError, match="locations is 0"):
         ThiNetImportance([], locations=0)
     with pytest.raises(ValueError, match="group was not scored by this importance"):
-        ThiNetImportance(calibration()).fold_rescaling(group_of(plain_net(), "0"))
+        ThiNetImportance(calibration()).fold(group_of(plain_net(), "0"))
 
 
 def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_generator_alone():

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.unets import ResUNet
-from torchprune_spatial.budget.allocations import cost_order
+from torchprune_spatial.budget.allocations import ALLOCATIONS, Work
 from torchprune_spatial.budget.pruning import prune_to
-from torchprune_spatial.budget.removal import LayerSide, ScoredGroup
+from torchprune_spatial.budget.scored_groups import LayerSide, ScoredGroup
 
-from ..networks import networks
-from ..pruning import EXAMPLE
+from ...networks import networks
+from ...pruning import EXAMPLE
 
 MAGNITUDE = tp.importance.GroupMagnitudeImportance()
 
@@ -29,6 +29,10 @@ def chain(*widths, scores=None):
         members = (LayerSide(f"l{i}", True, width, 1.0), LayerSide(f"l{i + 1}", False, width, 1.0))
         groups[f"g{i}"] = ScoredGroup(values, 1, (), (), members)
     return groups
+
+
+def cost_order(groups, costs, **options):
+    return ALLOCATIONS["cost"].order(Work(None, groups, {}, costs, **options))
 
 
 def greedy(widths, scores, costs):
@@ -78,14 +82,14 @@ def test_equal_layers_of_equal_cost_stay_balanced():
         assert abs(left["g0"] - left["g1"]) <= 1
 
 
-def test_zeros_go_first_and_infinite_scores_stay():
+def test_zeros_are_removed_first_and_infinite_scores_stay():
     order = cost_order(chain(3, 3, scores=[[0.0, 1, 1], [1.0, torch.inf, torch.inf]]), {"l1": 1.0})
     assert order == [("g0", 2), ("g1", 2), ("g0", 1)]
     assert len(cost_order(chain(4, scores=[[0.0, 0, 0, 0]]), {"l0": 1.0})) == 3
     assert len(cost_order(chain(4, scores=[[-1.0, -3, 0, 2]]), {})) == 3
 
 
-def test_options_of_the_host():
+def test_round_to_and_max_pruning_ratio():
     order = cost_order(chain(16, 16), {"l1": 1.0}, round_to=4, max_pruning_ratio=0.5)
     assert sorted(order) == [("g0", 8), ("g0", 12), ("g1", 8), ("g1", 12)]
 
@@ -123,7 +127,7 @@ def test_budgets_are_met_on_random_networks(network, limit):
     assert model(EXAMPLE).shape == network(EXAMPLE).shape
 
 
-def test_names_of_the_hosts_own_allocations():
+def test_names_of_torch_prunings_own_allocations():
     kept = {}
     for options in ({"allocation": "global"}, {"global_pruning": True}, {"allocation": "uniform"}, {}):
         torch.manual_seed(0)

@@ -1,0 +1,98 @@
+"""Whether outputs are logits, values or probabilities."""
+
+import pytest
+import torch
+
+from torchprune_spatial.budget.probabilities import reading_of, target_planes
+
+GRID = (6, 5)
+
+
+def logits_of(labels, classes):
+    """What a trained network gives for labels: the right class well above the others."""
+    return 8 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1) - 4 + torch.rand(len(labels), classes, *GRID)
+
+
+@pytest.fixture
+def labels():
+    torch.manual_seed(0)
+    return torch.randint(0, 3, (2, *GRID))
+
+
+def test_probabilities_are_values_whatever_the_target():
+    assert reading_of([torch.rand(2, 1, *GRID)], [None]) == "values"
+
+
+def test_images_of_any_range_are_values():
+    torch.manual_seed(0)
+    for scale in (1.0, 255.0, 4.0):
+        target = scale * (torch.rand(2, 3, *GRID) - 0.3)
+        assert reading_of([target + 0.05 * scale * torch.randn_like(target)], [target]) == "values"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda mask: mask.float(),
+        lambda mask: mask,
+        lambda mask: mask.squeeze(1).float(),
+        lambda mask: mask.squeeze(1).long(),
+        lambda mask: mask.byte() * 255,
+        lambda mask: {"mask": mask.float(), "weight": torch.ones(3)},
+    ],
+    ids=["float", "bool", "no channel", "labels", "0 and 255", "in a dict"],
+)
+def test_binary_logits(form):
+    torch.manual_seed(0)
+    mask = torch.rand(2, 1, *GRID) > 0.7
+    logits = 6.0 * mask - 3 + torch.rand(2, 1, *GRID)
+    assert reading_of([logits], [form(mask)]) == "sigmoid"
+
+
+def test_classes(labels):
+    void = labels.clone()
+    void[0, 0, 0], void[1, 2, 2] = 255, -100
+    for target in (labels, void, labels.unsqueeze(1)):
+        assert reading_of([logits_of(labels, 3)], [target]) == "softmax"
+    assert reading_of([logits_of(labels, 3).log_softmax(1)], [labels]) == "softmax"  # of probabilities, once more
+
+
+def test_labels_of_images():
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 4, 2, 2])
+    logits = 9.0 * torch.nn.functional.one_hot(labels, 5) - 4 + torch.rand(4, 5)
+    assert reading_of([logits], [labels]) == "softmax"
+
+
+def test_overlapping_regions(labels):
+    planes = torch.stack([labels > 0, labels > 1], 1)
+    assert reading_of([8.0 * planes - 4], [planes]) == "sigmoid"
+
+
+def test_a_smaller_output_is_compared_with_a_smaller_target(labels):
+    large = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert reading_of([logits_of(labels, 3)], [large]) == "softmax"
+
+
+def test_without_a_target():
+    torch.manual_seed(0)
+    wide = 5 * torch.randn(2, 3, *GRID)
+    assert reading_of([wide], [None]) is None
+    assert reading_of([wide], [[{"boxes": torch.rand(3, 4)}, {"boxes": torch.rand(1, 4)}]]) is None
+    assert reading_of([wide.log_softmax(1)], [None]) == "softmax"
+    assert reading_of([wide.tanh()], [None]) == "values"
+
+
+def test_where_the_target_is_known(labels):
+    void = labels.clone()
+    void[0, 0, 0] = 255
+    ideal, known = target_planes(torch.zeros(2, 3, *GRID), void)
+    assert known[:, 0].sum() == labels.numel() - 1
+    assert not known[0, :, 0, 0].any()
+    assert torch.equal(ideal.argmax(1)[known[:, 0]], labels[known[:, 0]])
+
+
+@pytest.mark.parametrize("target", [torch.full((2, *GRID), 7), torch.rand(2, 4, *GRID), torch.rand(3, 3, *GRID)])
+def test_targets_that_do_not_fit(target):
+    """A label that is no channel, another number of channels, another number of images."""
+    assert target_planes(torch.zeros(2, 3, *GRID), target) is None

@@ -1,0 +1,45 @@
+"""What a budget can limit, and how it is counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.nn as nn
+
+from ..calibration.batches import Forward
+from ..record.flops import count_flops
+
+Count = Callable[[nn.Module, Any, Forward], Mapping[str, float]]
+"""``(model, example_inputs, forward)`` -> what each module costs, by name; ``""`` is the network.
+
+The model may be on the meta device: a count looks at shapes, not at values."""
+
+
+def count_parameters(model: nn.Module, example_inputs: Any, forward: Forward) -> dict[str, int]:
+    """The number of parameters of each module, with those of its children."""
+    return {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+
+
+LIMITS: dict[str, Count] = {"compression": count_parameters, "speedup": count_flops}
+"""What `prune_to` can limit: the count before over the count after must reach the limit.
+
+A new kind of budget is one more entry, and one more argument of `prune_to`."""
+
+
+def checked_limits(limits: Mapping[str, float | None]) -> dict[str, float]:
+    """The limits that are given.
+
+    Raises:
+        ValueError: there is none, or one is not a number above 1.
+    """
+    given = {name: value for name, value in limits.items() if value is not None}
+    if not given:
+        raise ValueError(
+            "prune_to needs a target: pass compression=... or speedup=..., such as compression=20, or both"
+        )
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 < value < math.inf:
+            raise ValueError(f"{name} is {value!r}; expected a number above 1, such as {name}=4")
+    return given

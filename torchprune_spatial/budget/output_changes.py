@@ -1,0 +1,208 @@
+"""What the outputs of a network lose when channels of one group are removed, with every region of the same weight."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn as nn
+from torch.utils._pytree import tree_leaves
+from torch_pruning.dependency import Group
+
+from ..calibration.batches import Batch
+from ..calibration.measurements import pad
+from ..calibration.regions import RegionMasks
+from ..calibration.statistics import Calibration
+from ..graph.groups import Member, channel_layers, members_that_read
+from ..graph.private_names import graph_of
+from .probabilities import READINGS, reading_of
+
+Loss = Callable[[Any, Any], torch.Tensor]
+"""``(outputs, target)`` -> the loss that the user trains with: a scalar, or a value a pixel ``[batch, ..., *grid]``."""
+
+IMAGES = 32
+"""Number of calibration images that are enough, in whole batches."""
+
+REMEDY = (
+    ", so that allocation='sensitivity' cannot compare them: give the importance a forward that returns tensors of "
+    "fixed shapes, or use allocation='cost'"
+)
+
+
+class OutputChanges:
+    """How much the outputs change when channels of a group are removed and all other groups are whole.
+
+    The change is the mean squared difference from the outputs of the whole network in each region, summed over the
+    regions and divided by the mean square of the output; several outputs are added. Logits are compared as
+    probabilities, which the targets of the calibration data show (see `reading_of`). Outputs without positions, and
+    data without regions, count as one region.
+
+    With a loss, the change is the rise of the loss: of its mean, or of its mean in each region where it gives a value a
+    pixel.
+
+    Args:
+        model: the network, in evaluation mode. It is left as it was.
+        calibration: images and regions; the first 32 images are used.
+        fold: called before channels are removed, so that what it makes up for is no change.
+        loss: ``(outputs, target)`` -> the loss. Where the loader yields no target, the outputs of the whole network
+            take its place.
+
+    Raises:
+        ValueError: the outputs hold no real numbers, their number depends on values, or they may be logits or not.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        calibration: Calibration,
+        fold: Callable[[Group], None] | None = None,
+        loss: Loss | None = None,
+    ):
+        self.model, self.forward, self.fold, self.loss = model, calibration.forward, fold, loss
+        self._batches: list[Batch] = []
+        images = 0
+        for batch in calibration.batches(model):
+            self._batches.append(batch)
+            images += next((len(leaf) for leaf in tree_leaves(batch.inputs) if isinstance(leaf, torch.Tensor)), 1)
+            if images >= IMAGES:
+                break
+        if loss is not None:
+            whole = [*self._outputs()]
+            self._targets = [o if b.target is None else b.target for o, b in zip(whole, self._batches, strict=True)]
+            self._whole_loss = self._losses(iter(whole))
+            return
+        outputs = [self._real(found) for found in self._outputs()]
+        self._readings = self._read_as(outputs)
+        self._expected = [self._read(found) for found in outputs]
+
+    def change(self, group: Group, positions: Sequence[int]) -> float:
+        """The change without some channels of a group, which are given by their positions among its root channels."""
+        dep = group[0].dep
+        idxs = [group[0].idxs[position] for position in positions]
+        removed = graph_of(group).get_pruning_group(dep.target.module, dep.handler, idxs)
+        with _restoring(self.model) if self.fold else contextlib.nullcontext(), torch.no_grad():
+            if self.fold:
+                self.fold(removed)
+            with _held_at_zero(members_that_read(removed, channel_layers(graph_of(removed)))):
+                if self.loss is not None:
+                    return max(0.0, self._losses(self._outputs()) - self._whole_loss)
+                return self._difference(self._read(self._real(found)) for found in self._outputs())
+
+    @torch.no_grad()
+    def _outputs(self) -> Iterator[Any]:
+        for batch in self._batches:
+            yield self.forward(self.model, batch.inputs)
+
+    def _real(self, outputs: Any) -> list[torch.Tensor]:
+        """The tensors of real numbers among the outputs: ``[batch, channels, *grid]`` or another shape."""
+        leaves = tree_leaves(outputs)
+        found = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+        if not found:
+            raise ValueError(f"{type(self.model).__name__} returns no tensor of real numbers{REMEDY}")
+        return found
+
+    def _read_as(self, outputs: list[list[torch.Tensor]]) -> list[str]:
+        """What each output stands for, a key of `READINGS`."""
+        if len({len(found) for found in outputs}) > 1:
+            raise ValueError(f"{type(self.model).__name__} returns outputs whose shapes depend on values{REMEDY}")
+        targets = [batch.target for batch in self._batches]
+        readings = [reading_of(batches, targets) for batches in zip(*outputs, strict=True)]
+        if not any(readings):
+            values = torch.cat([output.flatten() for output in outputs[0]])
+            raise ValueError(
+                f"{type(self.model).__name__} returns values from {values.min():.3g} to {values.max():.3g}, and the "
+                "calibration data have no target to compare them with, so that allocation='sensitivity' cannot know "
+                "whether they are logits. Let the loader yield targets, or pass loss, a callable (outputs, target), "
+                "where target is what the unpruned network returns: torch.nn.functional.mse_loss if they are values, "
+                "lambda outputs, target: (outputs.sigmoid() - target.sigmoid()).square().mean() if they are logits"
+            )
+        return [reading or "values" for reading in readings]
+
+    def _read(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [READINGS[reading](output) for reading, output in zip(self._readings, outputs, strict=False)]
+
+    def _losses(self, outputs: Iterator[Any]) -> float:
+        """The loss of the outputs: its mean over the batches, or the sum over the regions of its mean in each."""
+        loss, total = cast(Loss, self.loss), _RegionSums()
+        for batch, found, target in zip(self._batches, outputs, self._targets, strict=True):
+            value = loss(found, target)
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                raise ValueError(f"loss gave {type(value).__name__}; expected a tensor, a scalar or a value a pixel")
+            total.add(value.double(), batch.regions)
+        return total.mean()
+
+    def _difference(self, outputs: Iterator[list[torch.Tensor]]) -> float:
+        sums: list[_RegionSums] = [_RegionSums() for _ in self._readings]
+        energies = [0.0] * len(sums)
+        for batch, found, expected in zip(self._batches, outputs, self._expected, strict=True):
+            if [output.shape for output in found] != [whole.shape for whole in expected]:
+                raise ValueError(f"{type(self.model).__name__} returns outputs whose shapes depend on values{REMEDY}")
+            for i, (output, whole) in enumerate(zip(found, expected, strict=True)):
+                sums[i].add((output - whole).double().square(), batch.regions)
+                energies[i] += float(whole.double().square().mean()) / len(self._batches)
+        return sum(total.mean() / max(energy, 1e-300) for total, energy in zip(sums, energies, strict=True))
+
+
+class _RegionSums:
+    """Running sums of values, and of the weights of their cells, in each region."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2, 0, dtype=torch.float64)  # [values and weights, regions]
+
+    def add(self, values: torch.Tensor, regions: RegionMasks | None) -> None:
+        """Add ``[batch, channels, *grid]``, or a tensor without positions, which counts as one region."""
+        weights = regions.weights(len(values), tuple(values.shape[2:])) if regions and values.ndim > 2 else None
+        if weights is None:
+            part = values.new_tensor([[values.sum()], [values.numel()]])
+        else:
+            coverage = weights[:, 1].double()  # [batch, regions, cells]
+            of_regions = (values.flatten(2).mean(1, keepdim=True) * coverage).sum((0, 2))
+            part = torch.stack([of_regions, coverage.sum((0, 2))])
+        part = part.cpu()
+        self._sums = pad(self._sums, part.shape[1]) + pad(part, self._sums.shape[1])
+
+    def mean(self) -> float:
+        """The sum over the regions of the mean in each; regions without a cell do not count."""
+        values, weights = self._sums
+        return float((values / weights)[weights > 0].sum().nan_to_num(nan=1e30, posinf=1e30))
+
+
+@contextlib.contextmanager
+def _held_at_zero(members: list[Member]) -> Iterator[None]:
+    """Inside, the layers read their channels of the members as zeros."""
+
+    def zeroed(channels: torch.Tensor, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        dimension = -1 if isinstance(layer, nn.Linear) else 1
+
+        def of(x: Any) -> Any:
+            return x.index_fill(dimension, channels.to(x.device), 0) if isinstance(x, torch.Tensor) else x
+
+        if args:
+            return (of(args[0]), *args[1:]), kwargs
+        first = next(iter(kwargs))
+        return args, kwargs | {first: of(kwargs[first])}
+
+    with contextlib.ExitStack() as hooks:
+        for member in members:
+            handle = member.layer.register_forward_pre_hook(
+                lambda layer, args, kwargs, channels=member.channels: zeroed(channels, layer, args, kwargs),
+                with_kwargs=True,
+            )
+            hooks.callback(handle.remove)
+        yield
+
+
+@contextlib.contextmanager
+def _restoring(model: nn.Module) -> Iterator[None]:
+    """Put the parameters and buffers back to what they were."""
+    tensors = [*itertools.chain(model.parameters(), model.buffers())]
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)

@@ -1,0 +1,121 @@
+"""Torch-Pruning's pruner, told how many channels each group keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn as nn
+import torch_pruning as tp
+from torch_pruning.dependency import Group
+
+from ..graph.private_names import own_containers
+from .scored_groups import ScoredGroup, group_at, root_name
+
+HEAD_RATIOS = ("head_pruning_ratio", "head_pruning_ratio_dict")
+"""Options with which Torch-Pruning removes whole heads."""
+
+
+class PlannedPruner(tp.pruner.BasePruner):
+    """Removes the channels with the lowest recorded scores from each group, until it keeps the number that is planned.
+
+    Groups for which the user gives ratios are pruned by Torch-Pruning itself. So are the groups of attention where
+    whole heads are to be removed: Torch-Pruning does that only in a group that it prunes by a ratio.
+
+    Args:
+        model: the network, or a copy of it.
+        example_inputs: as for Torch-Pruning.
+        options: other arguments of ``tp.pruner.BasePruner``.
+        groups: the recorded groups by name; None for groups that are left alone.
+        kept: the number of channels that each channel group keeps, for the groups that lose channels.
+
+    Attributes:
+        refused: names of the groups that Torch-Pruning left as they were. It does so where one of its layers would lose
+            all its channels, which is early for channels that only Torch-Pruning joins, as in gates of ``chunk``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        options: Mapping[str, Any],
+        groups: Mapping[str, ScoredGroup | None],
+        kept: Mapping[str, int],
+    ):
+        own = own_containers(dict(options))
+        self._groups, self._kept = groups, dict(kept)
+        ratios = own.get("pruning_ratio_dict") or {}
+        if any(own.get(name) for name in HEAD_RATIOS):
+            ratios |= self._take_attention(model, own["num_heads"])
+        self._has_ratios = bool(ratios)
+        super().__init__(model, example_inputs, importance=self._recorded, **own | {"pruning_ratio_dict": ratios})
+        self.refused: set[str] = set()
+
+    def step(self, interactive: bool = False) -> Iterator[Group] | None:
+        """As for Torch-Pruning: yields the groups to be pruned, or prunes them."""
+        if interactive:
+            return self._planned()
+        for group in self._planned():
+            group.prune()
+        return None
+
+    def _planned(self) -> Iterator[Group]:
+        if self._has_ratios:
+            yield from super().step(interactive=True)
+        for name, kept in self._kept.items():
+            scored, everything = cast(ScoredGroup, self._groups[name]), group_at(self.DG, name)
+            if len(everything[0].idxs) != len(scored.scores):
+                raise ValueError(
+                    f"the group of {name!r} has {len(everything[0].idxs)} channels, but had {len(scored.scores)} when "
+                    "it was scored: is forward random?"
+                )
+            group = group_at(self.DG, name, [everything[0].idxs[position] for position in scored.removed(kept)])
+            if self.DG.check_pruning_group(group):
+                yield group
+            else:
+                self.refused.add(name)
+
+    def _take_attention(self, model: nn.Module, num_heads: Mapping[nn.Module, int]) -> dict[nn.Module, float]:
+        """Take the groups of attention heads out of the plan, and give their ratios instead."""
+        ratios = {}
+        for name in [*self._kept]:
+            scored = cast(ScoredGroup, self._groups[name])
+            layers = [model.get_submodule(layer) for layer in scored.layers]
+            if num_heads.keys() & set(layers):
+                # Torch-Pruning keeps int(channels * (1 - ratio))
+                ratios[layers[0]] = 1 - (self._kept.pop(name) + 0.5) / len(scored.mean_scores)
+        return ratios
+
+    def _recorded(self, group: Group) -> torch.Tensor | None:
+        """The recorded scores, for the groups that Torch-Pruning prunes by ratios."""
+        name = root_name(group)
+        if name not in self._groups:
+            raise ValueError(f"the group of {name!r} was not there when the groups were scored: is forward random?")
+        scored = self._groups[name]
+        return None if scored is None else scored.scores
+
+
+class ScoringPruner(tp.pruner.BasePruner):
+    """Has a function look at every group that may be pruned, and prunes nothing.
+
+    Args:
+        model, example_inputs, options: as for `PlannedPruner`.
+        look: ``(pruner, group)`` -> None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        options: Mapping[str, Any],
+        look: Callable[[tp.pruner.BasePruner, Group], None],
+    ):
+        super().__init__(
+            model, example_inputs, importance=lambda group: look(self, group), **own_containers(dict(options))
+        )
+
+    def look(self) -> None:
+        """Look at all the groups."""
+        for _ in self.step(interactive=True):
+            raise RuntimeError("a group was to be pruned while the groups were only looked at")

@@ -1,0 +1,93 @@
+"""Prunings tried on copies of a network that have no weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn as nn
+
+from ..record.flops import call_on_meta, meta_copy
+from ..record.pruning_record import PruningRecord
+from .allocations import Step
+from .limits import LIMITS
+from .planned_pruner import PlannedPruner
+from .scored_groups import ScoredGroup
+
+
+class Rehearsal:
+    """What the first N steps of an order of removal would reach.
+
+    A rehearsal prunes a copy of the network on the meta device and counts what is left. Results are kept.
+
+    Args:
+        model: the network; it is left as it is.
+        example_inputs: as for Torch-Pruning.
+        options: other arguments of Torch-Pruning's pruner.
+        groups: the scored groups by name; None for groups that are left alone.
+        order: the steps. Those that Torch-Pruning refuses are dropped.
+        limits: the names of what is counted, keys of `LIMITS`.
+
+    Attributes:
+        order: the steps that Torch-Pruning does.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        options: Mapping[str, Any],
+        groups: Mapping[str, ScoredGroup | None],
+        order: Sequence[Step],
+        limits: Sequence[str],
+    ):
+        self.model, self.example_inputs, self.options = model, example_inputs, dict(options)
+        self.groups, self.order, self.limits = groups, list(order), limits
+        self._before = self._counts(model, example_inputs, self.options["forward_fn"])
+        self._reached: dict[int, dict[str, float]] = {0: dict.fromkeys(limits, 1.0)}
+        self._drop_refused()
+
+    def reached(self, steps: int) -> dict[str, float]:
+        """For each limit, the count before over the count after so many steps."""
+        if steps not in self._reached:
+            self._reached[steps], _ = self._rehearse(steps)
+        return self._reached[steps]
+
+    def kept(self, steps: int) -> dict[str, int]:
+        """The number of channels that each channel group keeps after so many steps, for the groups that lose any."""
+        return dict(self.order[:steps])  # the last step of each group
+
+    def pruner(self, steps: int) -> PlannedPruner:
+        """A pruner of the network that does so many steps."""
+        return PlannedPruner(self.model, self.example_inputs, self.options, self.groups, self.kept(steps))
+
+    def _rehearse(self, steps: int) -> tuple[dict[str, float], set[str]]:
+        """What so many steps reach, and the groups that Torch-Pruning refuses to prune so far."""
+        model, example_inputs, options = meta_copy(self.model, self.example_inputs, self.options)
+        forward = options["forward_fn"]
+        options["forward_fn"] = lambda model, inputs: call_on_meta(model, inputs, forward)
+        pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they were given when the groups were scored
+            PruningRecord(model).step(pruner)
+        after = self._counts(model, example_inputs, forward)
+        return {name: self._before[name] / max(1, after[name]) for name in self.limits}, pruner.refused
+
+    def _counts(self, model: nn.Module, example_inputs: Any, forward: Any) -> dict[str, float]:
+        return {name: LIMITS[name](model, example_inputs, forward)[""] for name in self.limits}
+
+    def _drop_refused(self) -> None:
+        """Drop the steps that Torch-Pruning refuses: the last half of a group's steps, until it does the rest."""
+        while True:
+            steps = len(self.order)
+            self._reached[steps], refused = self._rehearse(steps)
+            if not refused:
+                return
+            allowed = {name: sum(step.group == name for step in self.order) // 2 for name in refused}
+            done, order, self.order = Counter[str](), self.order, []
+            for step in order:
+                done[step.group] += 1
+                if done[step.group] <= allowed.get(step.group, steps):
+                    self.order.append(step)

@@ -1,0 +1,56 @@
+"""The one registry of criteria: ``tp.importance``, NNI's searches and the recipes read it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch_pruning as tp
+
+from .base import ChannelImportance
+
+CRITERIA: dict[str, type[ChannelImportance]] = {}
+"""The criteria by their names."""
+
+Criterion = TypeVar("Criterion", bound=ChannelImportance)
+
+
+def register_criterion(criterion: type[Criterion]) -> type[Criterion]:
+    """Make a criterion known by its `name`; a class decorator.
+
+    The class also becomes an attribute of ``tp.importance``.
+
+    Args:
+        criterion: a class whose `name` is a word that no other criterion has.
+
+    Raises:
+        ValueError: the name is not a word, or another criterion or importance of Torch-Pruning has it.
+
+    Example:
+        >>> @register_criterion
+        ... class MedianImportance(CalibratedImportance):
+        ...     name = "median"
+    """
+    name = getattr(criterion, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name of {criterion.__name__} is {name!r}; expected a word such as 'mean_activation'")
+    if name in CRITERIA:
+        raise ValueError(f"name of {criterion.__name__} is {name!r}, which is taken by {CRITERIA[name].__name__}")
+    if hasattr(tp.importance, criterion.__name__):
+        raise ValueError(f"tp.importance has a {criterion.__name__} already: choose another name for the class")
+    CRITERIA[name] = criterion
+    setattr(tp.importance, criterion.__name__, criterion)
+    tp.importance.__all__.append(criterion.__name__)
+    return criterion
+
+
+def unregister_criterion(name: str) -> None:
+    """Take a criterion out of the registry and of ``tp.importance``.
+
+    Raises:
+        ValueError: no criterion has this name.
+    """
+    if name not in CRITERIA:
+        raise ValueError(f"no criterion is named {name!r}; known are {', '.join(map(repr, CRITERIA))}")
+    criterion = CRITERIA.pop(name)
+    delattr(tp.importance, criterion.__name__)
+    tp.importance.__all__.remove(criterion.__name__)
