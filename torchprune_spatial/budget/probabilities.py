@@ -18,9 +18,9 @@ READINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 """What an output ``[batch, channels, ...]`` can stand for, and how it is turned into that."""
 
-NEARLY_LINEAR = (-1.0, 2.0)
-"""Outputs in this range are compared as they are: values such as images, or logits so small that the sigmoid is nearly
-linear, which makes no difference."""
+MILD = 3.0
+"""Outputs that are no larger are compared as they are where no target shows what they are: they are values such as
+images, also normalized ones, or logits so small that the sigmoid makes little difference."""
 
 
 def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str | None:
@@ -34,7 +34,7 @@ def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str |
         targets: the target of each batch, as the loader yields it.
 
     Returns:
-        None where the outputs leave `NEARLY_LINEAR` and no target can be compared with them.
+        None where the outputs are larger than `MILD` and no target can be compared with them.
     """
     if not all(x.numel() for x in outputs):
         return "values"
@@ -53,7 +53,7 @@ def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str |
         return min(errors, key=errors.__getitem__)
     if all(map(_are_log_probabilities, outputs)):
         return "softmax"  # which turns them into probabilities
-    return "values" if low >= NEARLY_LINEAR[0] and high <= NEARLY_LINEAR[1] else None
+    return "values" if max(-low, high) <= MILD else None
 
 
 def _are_log_probabilities(output: torch.Tensor) -> bool:

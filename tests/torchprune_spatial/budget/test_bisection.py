@@ -29,5 +29,5 @@ def test_all_the_steps_where_even_they_do_not_reach_it():
 
 @pytest.mark.parametrize(("tolerance", "steps"), [(0.02, 3), (0.2, 2)])
 def test_one_step_less_where_that_is_within_the_tolerance(tolerance, steps):
-    excess = [-1, -0.5, -0.1, 0.3, 0.9]
+    excess = [-0.9, -0.5, -0.1, 0.3, 0.9]
     assert fewest_steps(4, excess.__getitem__, tolerance) == steps

@@ -2,6 +2,9 @@
 
 import copy
 import inspect
+import io
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -14,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.unets import ResUNet
-from torchprune_spatial import SpatialMaskImportance
+from torchprune_spatial import InterpolativeImportance, SpatialMaskImportance
 from torchprune_spatial.budget.pruning import prune_to
 from torchprune_spatial.residuals.mixed_connectivity import decouple_residuals
 
@@ -147,7 +150,7 @@ def test_any_importance(importance):
     model=networks, everywhere=st.booleans(), importance=st.sampled_from([MAGNITUDE, tp.importance.RandomImportance()])
 )
 def test_more_steps_prune_more_and_never_all_of_a_layer(model, everywhere, importance):
-    """In steps, so that a layer that the host would leave whole shows as a step back."""
+    """In steps, so that a layer that Torch-Pruning would leave whole shows as a step back."""
     reached = []
     for target in (1.5, 3, 1e6):
         pruned = copy.deepcopy(model)
@@ -164,7 +167,7 @@ def test_more_steps_prune_more_and_never_all_of_a_layer(model, everywhere, impor
 
 
 def test_global_pruning_empties_no_layer():
-    """The host leaves a layer whole if all its scores are below the threshold; here one channel stays."""
+    """Torch-Pruning leaves a layer whole if all its scores are below the threshold; here one channel stays."""
     model = plain_net()
     scores = {6: torch.arange(6.0), 8: 100 + torch.arange(8.0), 1: None}
     with warnings.catch_warnings():
@@ -265,7 +268,7 @@ def test_each_layer_of_a_group_keeps_its_best_channel():
 
 
 class Gated(nn.Module):
-    """Channel i of the first half is multiplied by channel i of the second: the host removes both, or leaves all."""
+    """Channel i of the first half is multiplied by channel i of the second: Torch-Pruning removes both, or none."""
 
     def __init__(self):
         super().__init__()
@@ -384,3 +387,34 @@ def test_what_cannot_be_done_is_said_and_the_network_left_alone(make, importance
     with pytest.raises(error, match=message):
         prune_to(model, EXAMPLE, importance, **options)
     assert_unchanged(model, before)
+
+
+def test_under_optimized_python():
+    """``python -O`` leaves out assertions: nothing may depend on one."""
+    script = """
+import torch, torch_pruning as tp, torchprune_spatial
+from torch import nn
+model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 1))
+importance = tp.importance.GroupMagnitudeImportance()
+options = {"ignored_layers": [model[4]], "tolerance": 0.2}
+print(torchprune_spatial.prune_to(model, torch.rand(1, 1, 16, 16), importance, compression=2, **options).compression)
+"""
+    done = subprocess.run([sys.executable, "-O", "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) >= 1.6
+
+
+def test_bars_are_shown_on_a_terminal_alone_and_not_if_asked(monkeypatch, capfd):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    inputs = torch.rand(4, 1, 16, 16)
+    loader = [(inputs, inputs)]
+    for terminal, progress, shown in ((True, True, True), (True, False, False), (False, True, False)):
+        stream = Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        model = ResUNet(4)
+        importance = InterpolativeImportance(loader)
+        prune_to(model, inputs[:1], importance, compression=2, ignored_layers=[model.output], progress=progress)
+        assert ("calibration" in stream.getvalue()) == ("sensitivity" in stream.getvalue()) == shown
+    assert capfd.readouterr().out == ""

@@ -13,8 +13,8 @@ from torch import nn
 
 from tests.unets import ResUNet
 from torchprune_spatial import InterpolativeImportance, prune_to
-from torchprune_spatial.criteria import interpolative as interpolation
-from torchprune_spatial.criteria.interpolative import RegionGrams, pivots
+from torchprune_spatial.criteria.folding import fold_by_least_squares
+from torchprune_spatial.criteria.interpolative import pivots
 
 from ..networks import BLOCKS, ProgramNet, calibration, plain_net
 from ..pruning import EXAMPLE, group_of, make_pruner
@@ -70,10 +70,8 @@ def test_samples_stand_for_all_the_cells_of_a_region_and_no_others():
     graph = group_of(model, "0", x)._DG
     found = {}
     for samples in (64, 400, 10**6):
-        importance = InterpolativeImportance([(x, None, mask)])
-        importance.interpolation.measurement = RegionGrams(samples)
-        importance.calibration.request(importance.interpolation.measurement)
-        values = importance.statistics(graph).values[importance.interpolation.measurement][model[0]]
+        importance = InterpolativeImportance([(x, None, mask)], samples=samples)
+        values = importance.statistics(graph).values[importance.measurement][model[0]]
         found[samples] = [gram.matrix() for gram in values]
     assert found[64][0].trace() < 17 * 25 * 3 * 5 * 30  # never a 100
     for region in range(2):
@@ -106,11 +104,7 @@ def test_half_of_a_network_of_copies_is_the_same_network(blocks, width, norm, se
     model = ProgramNet(blocks, width, norm, seed=seed).eval()
     make_copies(model)
     before, channels = model(EXAMPLE + 1), sum(p.numel() for p in model.parameters())
-    ridge, interpolation.RIDGE = interpolation.RIDGE, 1e-10
-    try:
-        prune_and_fold(model, InterpolativeImportance(calibration()), pruning_ratio=0.33)
-    finally:
-        interpolation.RIDGE = ridge
+    prune_and_fold(model, InterpolativeImportance(calibration(), ridge=1e-10), pruning_ratio=0.33)
     torch.testing.assert_close(model(EXAMPLE + 1), before, rtol=1e-3, atol=1e-4)
     assert sum(p.numel() for p in model.parameters()) < channels or width == 2
 
@@ -127,9 +121,8 @@ def test_half_of_a_network_of_copies_is_the_same_network(blocks, width, norm, se
     ],
     ids=["strided", "grouped", "transposed", "flattened", "depthwise", "pooled"],
 )
-def test_whoever_reads_a_copy_reads_the_original(reader, monkeypatch):
-    """Channels 0 and 1 are alike, and 3 and 4; of each pair one goes."""
-    monkeypatch.setattr(interpolation, "RIDGE", 1e-10)
+def test_whoever_reads_a_copy_reads_the_original(reader):
+    """Channels 0 and 1 are alike, and 3 and 4; one of each pair is removed."""
     first = nn.Conv2d(2, 6, 3, padding=1)
     with torch.no_grad():
         for parameter in first.parameters():
@@ -141,20 +134,21 @@ def test_whoever_reads_a_copy_reads_the_original(reader, monkeypatch):
     image = torch.randn(2, 2, 8, 8)
     before = model(image)
     last = reader[-1] if isinstance(reader, nn.Sequential) else reader
-    prune_and_fold(model, InterpolativeImportance(calibration(images=12)), pruning_ratio=0.3, ignored_layers=[last])
+    prune_and_fold(
+        model, InterpolativeImportance(calibration(images=12), ridge=1e-10), pruning_ratio=0.3, ignored_layers=[last]
+    )
     assert first.out_channels == 4
     torch.testing.assert_close(model(image), before, rtol=1e-3, atol=1e-4)
 
 
-def test_grouped_transposed_layers_read_from_their_own_group(monkeypatch):
-    """Of channels 0, 1, 3 that are alike only 1 is read by the filters that read 0; Torch-Pruning cannot prune it."""
-    monkeypatch.setattr(interpolation, "RIDGE", 1e-10)
+def test_grouped_transposed_layers_read_from_their_own_group():
+    """Channels 0, 1 and 3 are alike; only 1 is read by the filters that read 0. Torch-Pruning cannot prune this."""
     layer, x = nn.ConvTranspose2d(6, 4, 2, groups=2), torch.randn(2, 6, 5, 5)
     x[:, 1] = x[:, 3] = x[:, 0]
     expected, rows = layer(x), x.double().transpose(0, 1).flatten(1)
-    goes = torch.tensor([True, False, False, False, False, False])
-    interpolation._fold(layer, torch.arange(6), rows @ rows.T, goes)
-    torch.testing.assert_close(layer(x * ~goes.view(6, 1, 1)), expected)
+    removed = torch.tensor([True, False, False, False, False, False])
+    fold_by_least_squares(layer, torch.arange(6), rows @ rows.T, removed, ridge=1e-10)
+    torch.testing.assert_close(layer(x * ~removed.view(6, 1, 1)), expected)
 
 
 def test_folding_is_least_squares_with_a_little_ridge():

@@ -20,8 +20,8 @@ def test_one_is_added_and_removed():
         def order(self, work):
             return [
                 Step(name, kept)
-                for name, group in reversed(work.groups.items())
-                for kept in group.kept_counts(work.round_to, work.max_pruning_ratio)
+                for name in sorted(work.groups, reverse=True)
+                for kept in work.groups[name].kept_counts(work.round_to, work.max_pruning_ratio)
             ]
 
     try:

@@ -145,7 +145,7 @@ def test_names_of_torch_prunings_own_allocations():
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"allocation": "magic"}, ValueError, "allocation is 'magic'; expected one of 'uniform', 'global'"),
+        ({"allocation": "magic"}, ValueError, "allocation is 'magic'; expected one of 'cost', 'uniform', 'global'"),
         ({"allocation": "cost", "global_pruning": True}, TypeError, "global_pruning says what allocation='cost' says"),
     ],
 )

@@ -120,18 +120,6 @@ def test_what_is_measured_depends_on_the_call_alone(task):
     assert kept[0] == kept[1]
 
 
-def test_regions_count_where_the_data_says_where_they_are(task):
-    """By masks of one region that covers all, every pixel has the same weight."""
-    model, loader = task
-    kept = {}
-    for name, data in (("with", loader), ("without", [(x, y, torch.zeros(8, 16, 16).long()) for x, y in loader])):
-        pruned = copy.deepcopy(model)
-        importance = MeanActivationImportance(data)
-        prune_to(pruned, loader[0][0][:1], importance, compression=4, allocation="sensitivity")
-        kept[name] = widths(pruned)
-    assert kept["with"] != kept["without"]
-
-
 def test_any_importance_with_calibration_data(task):
     model, loader = task
     for calibration in (loader, Calibration(loader)):
@@ -210,4 +198,5 @@ def test_logits_without_targets_are_asked_for(task):
         prune_to(model, inputs[0][:1], importance, compression=2)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     loss = lambda out, whole: (out.sigmoid() - whole.sigmoid()).square().mean()  # noqa: E731
-    assert prune_to(model, inputs[0][:1], importance, compression=2, loss=loss).compression >= 2
+    record = prune_to(model, inputs[0][:1], importance, compression=2, loss=loss)
+    assert record.compression == pytest.approx(2, rel=0.03)
