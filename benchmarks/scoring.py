@@ -11,7 +11,6 @@ import platform
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -115,9 +114,7 @@ def _losses(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> to
 _ours = tp.importance
 METHODS = {
     "spatial mask": Method(measured(_ours.SpatialMaskImportance), limits=(1.15, 1.10)),
-    "spatial mask, interpolative": Method(
-        measured(partial(_ours.SpatialMaskImportance, selection="interpolative")), limits=(1.15, None)
-    ),
+    "spatial mask, interpolative": Method(measured(_ours.InterpolativeImportance), limits=(1.15, None)),
     "mean activation": Method(measured(_ours.MeanActivationImportance)),
     "APoZ": Method(measured(_ours.APoZImportance)),
     "ThiNet": Method(measured(_ours.ThiNetImportance)),
