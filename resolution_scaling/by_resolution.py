@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn as nn
 
-from .cnn.reduction import image_of
 from .comparison import Comparison
 from .cost.profiling import profile
 from .cost.report import TOTALS, CostReport
 from .ground.figures import COLORS, MARKERS, SMALL, TEXT, new_figure, saved
 from .ground.meta import meta_copy
-from .ground.shapes import as_size
+from .ground.shapes import image_of
+from .ground.sizes import as_size
 from .scaling import scale_resolution
 from .vit.scaling import is_vit
 

@@ -11,10 +11,10 @@ import torch
 import torch.nn as nn
 from tabulate import tabulate
 
-from .cnn.reduction import image_of
 from .cost.profiling import profile
 from .cost.report import CostReport
 from .ground.figures import COLORS, MARKERS, SMALL, new_figure, saved
+from .ground.shapes import image_of
 from .vit.scaling import is_vit, token_sizes
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch.nn as nn
 
 from .cnn.reduction import reduce_after_first_conv, undo_first_conv_reduction
-from .ground.shapes import Size
+from .ground.sizes import Size
 from .vit.scaling import is_vit, scale_vit, unscale_vit
 
 METHODS = ("auto", "fcr", "tokens")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 
-from ..cnn.reduction import image_of
 from ..ground.models import device_of, evaluating
-from ..ground.shapes import UnfitSizeError, as_size, run_shapes, shape_copy
+from ..ground.shapes import UnfitSizeError, image_of, run_shapes, shape_copy
+from ..ground.sizes import as_size
 
 Measure = Callable[[nn.Module, Iterable[Any]], float]
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..cnn.resized_conv import resize_maps
 from ..ground.models import device_of, evaluating
-from ..ground.shapes import Size, as_size
+from ..ground.sizes import Size, as_size
 from .batch_statistics import (
     Moments,
     Statistics,

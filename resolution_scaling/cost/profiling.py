@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import torch
 import torch.nn as nn
 
-from ..ground.meta import Forward, call_model, tensors_in
+from ..ground.calls import Forward, call_model, tensors_in
 from .gretsi2025 import Gretsi2025Report, vit_cost
 from .report import CostReport
 from .trace import trace

@@ -13,7 +13,8 @@ import torch.nn as nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..ground.meta import Forward, call_model, fake_copy, meta_copy, on_meta, tensors_in
+from ..ground.calls import Forward, call_model, tensors_in
+from ..ground.meta import fake_copy, meta_copy, on_meta
 from .operators import STAND_INS, cost, folds, is_counted_whole, is_creation, visible_outputs
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 
 from ...cnn.resized_conv import resize_maps
-from ...ground.shapes import Size
+from ...ground.sizes import Size
 from ...vit.scaling import is_vit, token_sizes
 
 

@@ -408,11 +408,11 @@ class Flatten2(nn.Sequential):
         ),
         (lambda: ResUNet(4), (36, 64), "ResUNet cannot run at 36x36 px: the forward of ResUNet fails"),
         (Patches, (24, 32), r"Patches cannot run at 24x24"),
-        (skipped, (16, 32), "something behind it also reads the image"),
+        (skipped, (16, 32), "a later layer also reads the image"),
         (small_net, (48, 32), "size is 48, larger than input_size"),
-        (small_net, (0, 32), "size is 0; expected at least 1 px"),
-        (small_net, (-3, 32), "at least 1 px"),
-        (small_net, ((16, 0), 32), "at least 1 px"),
+        (small_net, (0, 32), "size is 0; expected a whole number of px above 0"),
+        (small_net, (-3, 32), "size is -3; expected"),
+        (small_net, ((16, 0), 32), "size is 0; expected"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (1, 2), "Sequential has no Conv2d"),
         (lambda: Flatten2(nn.Conv2d(3, 4, 1)), (16, 32), "restore_outputs=False"),
     ],
@@ -429,7 +429,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(build, arguments, text):
 def test_sizes_that_are_none(size):
     model = small_net()
     before = _state(model)
-    with pytest.raises(TypeError, match=r"size is .*expected a whole number of pixels, or a pair"):
+    with pytest.raises(TypeError, match=r"size is .*expected a whole number of px, or a pair"):
         reduce_after_first_conv(model, size, 32)
     assert _state(model) == before
 
