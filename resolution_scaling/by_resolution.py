@@ -10,14 +10,14 @@ import torch
 import torch.nn as nn
 
 from .comparison import Comparison
+from .cost.cost_report import TOTALS, CostReport
 from .cost.profiling import profile
-from .cost.report import TOTALS, CostReport
 from .ground.figures import COLORS, MARKERS, SMALL, TEXT, new_figure, saved
 from .ground.meta import meta_copy
 from .ground.shapes import image_of
 from .ground.sizes import as_size
 from .scaling import scale_resolution
-from .vit.scaling import is_vit
+from .vit.registry import is_vit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,11 @@ import torch
 import torch.nn as nn
 from tabulate import tabulate
 
+from .cost.cost_report import CostReport
 from .cost.profiling import profile
-from .cost.report import CostReport
 from .ground.figures import COLORS, MARKERS, SMALL, new_figure, saved
 from .ground.shapes import image_of
-from .vit.scaling import is_vit, token_sizes
+from .vit.registry import is_vit, token_sizes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,8 @@ import torch.nn as nn
 
 from .cnn.reduction import reduce_after_first_conv, undo_first_conv_reduction
 from .ground.sizes import Size
-from .vit.scaling import is_vit, scale_vit, unscale_vit
+from .vit.registry import is_vit
+from .vit.scaling import scale_vit, undo_vit_scaling
 
 METHODS = ("auto", "fcr", "tokens")
 
@@ -69,6 +70,6 @@ def undo_scaling(model: nn.Module) -> nn.Module:
     """Take `scale_resolution` back, in place; a network that was not scaled is left alone. Returns ``model``.
 
     Raises:
-        ValueError: a ViT was trained since, see `unscale_vit`.
+        ValueError: a ViT was trained since, see `undo_vit_scaling`.
     """
-    return unscale_vit(undo_first_conv_reduction(model))
+    return undo_vit_scaling(undo_first_conv_reduction(model))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .trace import Operator, Trace
+from .tracing import Operator, Trace
 
 
 def fused(trace: Trace) -> Trace:

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn as nn
 from tabulate import tabulate
 
-from .report import json_text
+from .cost_report import json_text
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 import torch.nn as nn
 
 from ..ground.calls import Forward, call_model, tensors_in
+from .cost_report import CostReport
 from .gretsi2025 import Gretsi2025Report, vit_cost
-from .report import CostReport
-from .trace import trace
+from .tracing import trace
 
 
 @overload

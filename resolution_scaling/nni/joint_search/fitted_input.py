@@ -10,7 +10,7 @@ import torch.nn as nn
 
 from ...cnn.resized_conv import resize_maps
 from ...ground.sizes import Size
-from ...vit.scaling import is_vit, token_sizes
+from ...vit.registry import is_vit, token_sizes
 
 
 class ResizedImages:

@@ -13,7 +13,8 @@ from ...cnn.resized_conv import FirstConvReduction, ResizedConv2d, proportional
 from ...cost.profiling import profile
 from ...ground.shapes import image_of
 from ...ground.sizes import Size
-from ...vit.scaling import KEPT, is_vit, token_sizes
+from ...vit.registry import is_vit, token_sizes
+from ...vit.scaling import KEPT
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from .bars import cost_bars
 from .fusion import fused
-from .trace import Operator, Trace
+from .tracing import Operator, Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
