@@ -66,7 +66,7 @@ def test_one_size_for_all():
 
 @pytest.mark.parametrize(
     ("models", "message"),
-    [({}, "models is {}; expected a dict of at least one network"), ({"a": 3}, r"models\['a'\] is a int")],
+    [({}, "dict of at least one network"), ({"a": 3}, r"models\['a'\] is a int")],
 )
 def test_bad_arguments(models, message):
     with pytest.raises(TypeError, match=message):

@@ -3,7 +3,8 @@ import timm
 import torchvision
 from torch import nn
 
-from resolution_scaling.ground.shapes import image_of
+from resolution_scaling.cnn.reduction import reduce_after_first_conv
+from resolution_scaling.ground.shapes import image_of, shape_copy
 
 
 @pytest.mark.parametrize("in_channels", [1, 2, 3, 12])
@@ -35,3 +36,19 @@ def test_what_is_given_counts():
         image_of(nn.Conv2d(3, 4, 1), in_channels=0)
     with pytest.raises(ValueError, match=r"Linear has no Conv2d, by which .*: pass in_channels"):
         image_of(nn.Linear(2, 2))
+
+
+def test_looking_at_shapes_leaves_no_trace():
+    class Caching(nn.Conv2d):
+        def forward(self, x):
+            self.seen = super().forward(x)
+            return self.seen
+
+    model = nn.Sequential(Caching(3, 4, 3), nn.AdaptiveAvgPool2d(1))
+    reduce_after_first_conv(model, 16, 32)
+    assert not hasattr(model[0], "seen")
+    draft = shape_copy(model)
+    assert draft[0].weight.is_meta
+    assert not model[0].weight.is_meta
+    assert model.training
+    assert not draft.training
