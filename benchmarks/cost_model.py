@@ -175,15 +175,16 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "fvcore", "torchvision", "timm"))
     parts = [
         "# Cost model",
-        "Counting the multiply-accumulates of one forward pass of one image. Times are in times of `profile`, the "
-        "median of runs in turn (its own in milliseconds): the others run the network, `profile` only its shapes. "
-        "Errors are against FlopCounterMode with gradients on, with which the published counts agree. Of fvcore's "
-        "count only convolutions and matrix products are taken.",
+        "Counting the multiply-accumulates of one forward pass of one image. Times are multiples of the time of "
+        "`profile`, the median of runs by turns (that of `profile` itself is in milliseconds): the other tools run "
+        "the network, `profile` only computes its shapes. Errors are relative to FlopCounterMode with gradients on, "
+        "which agrees with the published counts. Only convolutions and matrix products of fvcore's count are "
+        "included.",
         tabulate(counting(arguments.rounds), headers="keys", tablefmt="github", disable_numparse=True),
         "## Memory",
-        "Largest sum of the activations that exist at one time, the input included, against the CPU's allocator in "
-        "eager mode (`torch.profiler`). `profile` knows no scratch memory of kernels. On CPUs that dominates in "
-        "convolutions, where oneDNN reorders inputs, outputs and weights into blocks of its own.",
+        "Largest sum of the activations that exist at one time, with the input, compared with the CPU's allocator in "
+        "eager mode (`torch.profiler`). `profile` does not count the scratch memory of kernels. It dominates in "
+        "convolutions on CPUs, where oneDNN reorders inputs, outputs and weights into blocks of its own.",
         tabulate(memory(), headers="keys", tablefmt="github", disable_numparse=True),
         f"`python -m benchmarks.cost_model {' '.join(options)}`: {torch.get_num_threads()} CPU threads, "
         f"{platform.machine()}, {versions}.",

@@ -1,6 +1,7 @@
-"""Lower the resolution at which a network works, and measure what it costs before and after.
+"""Lower the resolution at which a network works, and count what it costs before and after.
 
-`transforms` (the pipelines of reduced crop) needs torchvision and is imported by itself.
+`resolution_scaling.adapting.transforms` (the image transforms of reduced crop) needs torchvision and is imported by
+itself.
 """
 
 from .adapting.evaluation_size import search_evaluation_size
@@ -10,25 +11,30 @@ from .cnn.folding import fold_first_batch_norm
 from .cnn.reduction import reduce_after_first_conv, undo_first_conv_reduction
 from .cnn.resized_conv import FirstConvReduction
 from .comparison import Comparison, compare
+from .cost.cost_report import CostReport
 from .cost.profiling import profile
-from .cost.report import CostReport
-from .rivals import model_scaling
-from .rivals.model_scaling import scale_model
+from .rivals.model_scaling import ScaledModel, scale_model
 from .scaling import scale_resolution, undo_scaling
-from .vit.scaling import scale_vit, token_sizes, unscale_vit
+from .vit.family import ViTFamily
+from .vit.registry import register_vit_family, token_sizes
+from .vit.scaling import scale_vit, undo_vit_scaling
+from .vit.sizes import TokenSizes
 
 __all__ = [
     "Comparison",
     "CostReport",
     "FirstConvReduction",
     "ResolutionComparison",
+    "ScaledModel",
+    "TokenSizes",
+    "ViTFamily",
     "compare",
     "compare_resolutions",
     "fold_first_batch_norm",
-    "model_scaling",
     "profile",
     "recalibrate",
     "reduce_after_first_conv",
+    "register_vit_family",
     "scale_model",
     "scale_resolution",
     "scale_vit",
@@ -36,5 +42,5 @@ __all__ = [
     "token_sizes",
     "undo_first_conv_reduction",
     "undo_scaling",
-    "unscale_vit",
+    "undo_vit_scaling",
 ]

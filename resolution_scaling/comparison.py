@@ -1,4 +1,4 @@
-"""Costs of several networks side by side: a table, CSV, and FLOPs against memory, one line a method."""
+"""Costs of several networks side by side: as a table, as CSV, and as a plot of FLOPs against memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import torch
 import torch.nn as nn
 from tabulate import tabulate
 
-from .cnn.reduction import image_of
+from .cost.cost_report import CostReport
 from .cost.profiling import profile
-from .cost.report import CostReport
 from .ground.figures import COLORS, MARKERS, SMALL, new_figure, saved
-from .vit.scaling import is_vit, token_sizes
+from .ground.shapes import image_of
+from .vit.registry import is_vit, token_sizes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Name = str | tuple[str, str]
+"""A name, or ``(method, setting)``."""
 
 
 class Comparison:
-    """Costs of networks, relative to the first; `compare` makes it, ``print`` shows the table.
+    """Costs of networks, relative to the first one; `compare` makes it, and ``print`` shows the table.
 
     Attributes:
         reports: the `CostReport` of each network, by ``(method, setting)``.
@@ -33,8 +34,12 @@ class Comparison:
     def __init__(self, reports: Mapping[tuple[str, str], CostReport]):
         self.reports = dict(reports)
 
+    def label(self, method: str) -> str:
+        """How a method is called in the table and the legend."""
+        return method
+
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a network: FLOPs, bytes, and how many times fewer than those of the first."""
+        """One dict for each network: FLOPs, bytes, and the ratios of the first network's to its own."""
         first, rows = next(iter(self.reports.values())), []
         for (method, setting), report in self.reports.items():
             row: dict[str, Any] = {"method": method, "setting": setting, "input": "x".join(map(str, report.inputs[0]))}
@@ -48,7 +53,7 @@ class Comparison:
     def __str__(self) -> str:
         table = [
             {
-                "network": " ".join(filter(None, (row["method"], row["setting"]))),
+                "network": " ".join(filter(None, (self.label(row["method"]), row["setting"]))),
                 "input": row["input"],
                 "GFLOPs": f"{row['flops'] / 1e9:.3f}",
                 "weights, MB": f"{row['weight_bytes'] / 1e6:.2f}",
@@ -64,7 +69,7 @@ class Comparison:
         return tabulate(table, "keys", disable_numparse=True, colalign=alignment)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `rows`."""
+        """Write `rows` as CSV."""
         rows = self.rows()
         with open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
@@ -72,14 +77,14 @@ class Comparison:
             writer.writerows(rows)
 
     def plot(self, path: str | os.PathLike[str] | None = None, memory: str = "memory_bytes") -> Figure:
-        """FLOPs against memory, one line a method, as Figures 1 and 2 of the paper.
+        """Plot memory against FLOPs with one line for each method, as in Figures 1 and 2 of the paper.
 
         Args:
-            path: where to save the figure; the ending tells the format.
+            path: where to save the figure; the ending specifies the format.
             memory: which bytes of a `CostReport`: ``"memory_bytes"`` (the paper's), ``"peak_bytes"``, ...
 
         Returns:
-            A figure of matplotlib, which knows nothing of ``pyplot``.
+            A figure of matplotlib, made without ``pyplot``.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -89,13 +94,13 @@ class Comparison:
         for i, method in enumerate(dict.fromkeys(method for method, _ in self.reports)):
             points = [
                 (report.flops / 1e9, getattr(report, memory) / 1e6, setting)
-                for (of, setting), report in self.reports.items()
-                if of == method
+                for (own_method, setting), report in self.reports.items()
+                if own_method == method
             ]
             points.sort()
             flops, megabytes, settings = zip(*points, strict=True)
             color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-            axes.plot(flops, megabytes, label=method, color=color, marker=marker)
+            axes.plot(flops, megabytes, label=self.label(method), color=color, marker=marker)
             for point in zip(settings, flops, megabytes, strict=True):
                 axes.annotate(point[0], point[1:], (4, 4), textcoords="offset points", fontsize=SMALL)
         axes.set_xlabel("GFLOPs")
@@ -111,23 +116,25 @@ def compare(
     input_shape: Any = None,
     dtype: torch.dtype = torch.float32,
 ) -> Comparison:
-    """Count what several networks cost, on the meta device.
+    """Count the costs of several networks on the meta device.
 
     Args:
-        models: by name, or by ``(method, setting)`` where several settings of a method make a line of the plot: a
-            network, ``(network, input shape)``, or a `CostReport`. The first is what the others are compared with.
-        input_shape: for the networks that come without one, as in `profile`. Default: one image of the size at which a
-            ViT works now, else the size that a timm network was made for, else 224 px.
-        dtype: of weights and activations.
+        models: networks by name, or by ``(method, setting)`` if the settings of a method form a line of the plot. Each
+            is a network, ``(network, input shape)``, or a `CostReport`. The others are compared with the first.
+        input_shape: input shape, as in `profile`, of the networks that have none here. Default: one image of the size
+            at which a ViT works now, or the size that a timm network was made for, or 224 px.
+        dtype: dtype of weights and activations.
 
     Raises:
-        TypeError, ValueError: there is no network, one is not usable, or cannot be counted (see `profile`).
+        TypeError, ValueError: there is no network, or one cannot be counted (see `profile`).
 
     Example:
         >>> print(compare({"224 px": model, "160 px": scale_resolution(model, 160)}))
     """
     if not isinstance(models, Mapping) or not models:
-        raise TypeError("models must be a dict of at least one network by its name, such as {'224 px': model}")
+        raise TypeError(
+            f"models is {models!r}; expected a dict of at least one network by its name, such as {{'224 px': model}}"
+        )
     reports: dict[tuple[str, str], CostReport] = {}
     for name, model in models.items():
         if isinstance(model, CostReport):
@@ -145,6 +152,6 @@ def compare(
 
 
 def _one_image(model: nn.Module) -> tuple[int, ...]:
-    """Shape of one image as the network takes it now, as far as can be told."""
+    """Shape of one image as the network reads it now; a guess where neither family nor timm records it."""
     channels, size = image_of(model)
     return 1, channels, *(token_sizes(model).image_size or size if is_vit(model) else size)

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 import resolution_scaling as rs
-from resolution_scaling.rivals.model_scaling import ScaledModel, count_flops
+from resolution_scaling.rivals.model_scaling import ScaledModel, flops_at
 
 from ..datasets.images import load_images
 from ..experiments.classification import Augmentation, Classification, Variant
@@ -78,7 +78,7 @@ class Preset:
         Raises:
             ValueError: none of its kind is so cheap.
         """
-        name, count = ("mlp", count_as_printed) if method == AS_PRINTED else (method, count_flops)
+        name, count = ("mlp", count_as_printed) if method == AS_PRINTED else (method, flops_at)
         with torch.device("meta"):
             low, full = (self.build(tokens, self.patch_px, classes) for tokens in (grid, FULL_GRID))
         target = count(low, (1, 3, low.image_size, low.image_size))

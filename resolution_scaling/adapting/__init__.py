@@ -1,1 +1,1 @@
-"""After scaling: transforms, evaluation size, recalibration."""
+"""Adapting to a new resolution: image transforms, the best evaluation size, recalibration from a few batches."""

@@ -1,4 +1,4 @@
-"""At which size a trained network is best evaluated: the search of the best K_eval."""
+"""Searching the size at which a trained network is evaluated best, ``K_eval``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 
-from ..cnn.reduction import image_of
 from ..ground.models import device_of, evaluating
-from ..ground.shapes import UnfitSizeError, as_size, run_shapes, shape_copy
+from ..ground.shapes import UnfitSizeError, image_of, run_shapes, shape_copy
+from ..ground.sizes import as_size
 
 Measure = Callable[[nn.Module, Iterable[Any]], float]
+"""``(model, loader)`` -> score; more is better."""
 
 
 class SizeScore(NamedTuple):
-    """What a network reaches at one evaluation size, px."""
+    """The score of a network at one evaluation size."""
 
     K_eval: int
+    """px"""
     score: float
 
 
@@ -30,22 +32,22 @@ class SizeSearch:
     """The scores of a network by evaluation size (Morlier et al., GRETSI 2025, Figure 3, one line).
 
     Attributes:
-        scores: by ascending size.
+        scores: the scores, in ascending order of size.
     """
 
     scores: tuple[SizeScore, ...]
 
     @property
     def best(self) -> SizeScore:
-        """The highest score; of equal ones that of the smallest, which costs least."""
+        """The size with the highest score; if several have it, the smallest, which costs least."""
         return max(self.scores, key=lambda entry: (entry.score, -entry.K_eval))
 
     def smallest_within(self, loss: float) -> SizeScore:
-        """The smallest size whose score is at most ``loss`` below the best one."""
+        """The smallest size whose score is at most ``loss`` below the best score."""
         return next(entry for entry in self.scores if entry.score >= self.best.score - loss)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """One line a size."""
+        """Write one line for each size."""
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([SizeScore._fields, *self.scores])
 
@@ -61,32 +63,32 @@ def search_evaluation_size(
     sizes: Iterable[int] = range(112, 353, 16),
     measure: Measure | None = None,
 ) -> SizeSearch:
-    """Evaluate a trained network at each size and find the best.
+    """Evaluate a trained network at each size, and find the best size.
 
-    A network that was trained on random crops of ``K_train`` px is best evaluated above that (Touvron et al. 2019;
-    Morlier et al., GRETSI 2025, sections 3.3 and 4.1). Choose the size on other images than those whose score is
-    reported: the best of many is too good.
+    A network that was trained on random crops of ``K_train`` px is best evaluated above that size (Touvron et al. 2019;
+    Morlier et al., GRETSI 2025, sections 3.3 and 4.1). Choose the size on other images than those whose score you
+    report, because the best of many scores is biased upwards.
 
     Args:
-        model: the network; evaluated on its device, in evaluation mode, and left as it was.
-        make_loader: gives the batches ``(images, labels)`` for a ``K_eval``; see the example.
-        sizes: those to try, px; the default is that of the authors' own evaluation.
+        model: the network. It is evaluated on its device, in evaluation mode, and left as it was.
+        make_loader: ``K_eval`` -> batches ``(images, labels)``; see the example.
+        sizes: the sizes to try, px. Default: those of the authors' own evaluation.
         measure: ``(model, loader)`` -> score, more is better; called without gradients. Default: `top1_accuracy`.
 
     Raises:
-        TypeError, ValueError: a size is not a number of pixels, there is none, the loader has no batches, or the
+        TypeError, ValueError: a size is not a number of pixels, there is no size, the loader has no batches, or the
             network cannot run at a size (the text names the layer).
 
     Example:
         >>> def make_loader(K_eval):
-        ...     transform = evaluation_transform(K_eval)  # K in proportion; or a K of your own
+        ...     transform = evaluation_transform(K_eval)  # K follows in proportion; or pass K
         ...     return DataLoader(ImageFolder("val", transform), batch_size=256, num_workers=8)
         >>> print(search_evaluation_size(model, make_loader).best)
         SizeScore(K_eval=224, score=0.8086)
     """
     sizes = sorted({as_size(size, "a size of sizes")[0] for size in sizes})
     if not sizes:
-        raise ValueError("sizes is empty; expected at least one K_eval, px")
+        raise ValueError("sizes is empty; expected at least one K_eval in px, such as [160, 192, 224]")
     scores = []
     for size in sizes:
         try:
@@ -100,18 +102,18 @@ def search_evaluation_size(
 
 
 def _why_unfit(model: nn.Module, size: int) -> UnfitSizeError | None:
-    """An error that names the layer, if the network cannot run at this size."""
+    """The error that names the layer, if the network cannot run at this size; else None."""
     try:
         run_shapes(shape_copy(model), (size, size), image_of(model)[0])
     except UnfitSizeError as error:
         return error
-    except Exception:  # it is not the size
+    except Exception:  # the size is not the reason
         return None
     return None
 
 
 def top1_accuracy(model: nn.Module, loader: Iterable[Any]) -> float:
-    """Share of images whose highest logit ``[batch, classes]`` is that of their label ``[batch]``.
+    """Share of images whose largest logit ``[batch, classes]`` belongs to their label ``[batch]``.
 
     Raises:
         ValueError: the loader yields no image.
@@ -122,5 +124,5 @@ def top1_accuracy(model: nn.Module, loader: Iterable[Any]) -> float:
         right += (predicted == labels.to(predicted.device)).sum()
         total += len(labels)
     if total == 0:
-        raise ValueError("the loader yields no image")
+        raise ValueError("the loader yields no image; expected at least one batch of images and labels")
     return float(right) / total

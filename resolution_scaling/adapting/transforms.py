@@ -1,10 +1,10 @@
-"""The pipelines of image classifiers, for training and for evaluation, by their sizes; needs torchvision.
+"""Image transforms for training and evaluating classifiers, by their sizes; needs torchvision.
 
-Reduced crop (RC; Morlier et al., GRETSI 2025, section 3.3) lowers the resolution of a CNN through these alone: the
-network is left as it is, trained on smaller crops (``K_train`` of 64, 128, 160, 176 px in section 4.1) and evaluated on
-crops of ``K_eval`` px out of images of ``K`` px. Random crops show objects larger than central ones do, so the best
-``K_eval`` lies above ``K_train`` (Touvron et al. 2019, "Fixing the train-test resolution discrepancy");
-`evaluation.search_evaluation_size` finds it.
+Reduced crop (RC; Morlier et al., GRETSI 2025, section 3.3) lowers the resolution of a CNN by these alone. The network
+is not changed: it is trained on smaller crops (``K_train`` of 64, 128, 160, 176 px in section 4.1) and evaluated on
+crops of ``K_eval`` px from images of ``K`` px. Objects look larger in random crops than in central crops, so the best
+``K_eval`` is above ``K_train`` (Touvron et al. 2019, "Fixing the train-test resolution discrepancy");
+`search_evaluation_size` finds it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from ..ground.shapes import as_size
+from ..ground.sizes import as_size
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -30,20 +30,23 @@ def train_transform(
     random_erasing: float = 0.1,
     interpolation: str = "bilinear",
 ) -> v2.Compose:
-    """Random crops of random scale, brought to ``K_train`` px: torchvision's training, which the paper uses.
+    """Resize random crops of random scale to ``K_train`` px, as torchvision's training does, which the paper uses.
 
     Args:
         K_train: side of the crop, px.
-        scale: least and largest share of the image's area that a crop takes.
-        mean, std: of each channel, for images in [0, 1].
+        scale: smallest and largest share of the image's area in a crop.
+        mean, std: mean and standard deviation of each channel, for images in [0, 1].
         flip: probability of a horizontal flip.
-        trivial_augment: augment by `v2.TrivialAugmentWide`.
-        random_erasing: probability that a rectangle is blanked.
+        trivial_augment: whether to augment by `v2.TrivialAugmentWide`.
+        random_erasing: probability of erasing a rectangle.
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; antialiased.
 
     Returns:
-        A transform of PIL images, or of uint8 tensors ``[..., channels, height, width]``, that gives float tensors
+        A transform from PIL images, or uint8 tensors ``[..., channels, height, width]``, to float tensors
         ``[..., channels, K_train, K_train]``.
+
+    Raises:
+        TypeError, ValueError: a size or the interpolation is not usable.
     """
     mode = _interpolation(interpolation)
     steps = [v2.RandomResizedCrop(_side(K_train, "K_train"), scale=scale, interpolation=mode, antialias=True)]
@@ -65,15 +68,15 @@ def evaluation_transform(
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bilinear",
 ) -> v2.Compose:
-    """The shorter side brought to ``K`` px, and of that the central ``K_eval`` px.
+    """Resize the shorter side to ``K`` px, and crop the central ``K_eval`` px.
 
     Args:
         K_eval: side of the crop, px.
-        K: shorter side of the image of which it is a part, px; at least ``K_eval``. Default: `matching_K`.
+        K: shorter side of the resized image, px; at least ``K_eval``. Default: `matching_K`.
         mean, std, interpolation: as for `train_transform`.
 
     Returns:
-        A transform of PIL images, or of uint8 tensors ``[..., channels, height, width]``, that gives float tensors
+        A transform from PIL images, or uint8 tensors ``[..., channels, height, width]``, to float tensors
         ``[..., channels, K_eval, K_eval]``.
 
     Raises:
@@ -81,13 +84,13 @@ def evaluation_transform(
     """
     K = _side(matching_K(K_eval) if K is None else K, "K")
     if _side(K_eval, "K_eval") > K:
-        raise ValueError(f"K_eval is {K_eval} px, but the images of which it is a crop have K={K}: use K >= K_eval")
+        raise ValueError(f"K_eval is {K_eval} px, but it is cropped from images of K={K} px: use K >= K_eval")
     mode = _interpolation(interpolation)
     return v2.Compose([v2.Resize(K, mode, antialias=True), v2.CenterCrop(K_eval), *_to_normalized(mean, std)])
 
 
 def matching_K(K_eval: int) -> int:
-    """``K`` in the proportion of the paper's default, 232 px for a crop of 224; even sizes' borders are then even."""
+    """``K`` in the proportion of the paper's default, 232 px for a crop of 224; it is even, and at least ``K_eval``."""
     return max(_side(K_eval, "K_eval"), 2 * round(K_eval * 232 / 224 / 2))
 
 
@@ -104,8 +107,8 @@ def _interpolation(name: str) -> InterpolationMode:
 
 
 def _side(value: int, name: str) -> int:
-    """A square's side: the pipelines of the paper are square."""
+    """The side of a square crop."""
     height, width = as_size(value, name)
     if height != width:
-        raise ValueError(f"{name} is {value}; expected one number: crops are square")
+        raise ValueError(f"{name} is {value}; expected one number, because crops are square")
     return height

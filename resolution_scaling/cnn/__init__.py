@@ -1,1 +1,1 @@
-"""Lower resolution inside a CNN: reduction after the first convolution."""
+"""CNNs at lower resolution: reduction after the first convolution (FCR), and folding its batch norm."""

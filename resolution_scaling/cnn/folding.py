@@ -1,4 +1,4 @@
-"""Folding the batch norm behind a network's first convolution into it, for deployment."""
+"""Folding the batch norm that follows a network's first convolution into the convolution, for deployment."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_leaves
 
 from ..ground.models import device_of
-from ..ground.shapes import Size, run_shapes, shape_copy
-from .reduction import convolution_maps, image_of
+from ..ground.shapes import image_of, run_shapes, shape_copy
+from ..ground.sizes import Size
+from .reduction import convolution_maps
 
 
 def fold_first_batch_norm(model: nn.Module, input_size: int | Size | None = None) -> nn.Module:
-    """Fold the batch norm that reads a network's first convolution into the convolution.
+    """Fold the batch norm that reads the output of a network's first convolution into the convolution.
 
-    Compilers do this by themselves where the two are neighbours, but FCR puts a resize between them. Folding, before
+    Compilers do this themselves if one follows the other directly, but FCR puts a resize between them. Folding, before
     or after `reduce_after_first_conv`, gives the same function up to rounding, because a resize acts on each channel
-    alone and keeps constants. The network runs once before and once after on a random image, to be sure.
+    separately and keeps constants. The network runs once before and once after folding, on a random image, to check.
 
     Args:
-        model: the network, in evaluation mode; changed in place: the convolution gains a bias, and `nn.Identity`, or
-            the activation of timm's ``BatchNormAct2d``, takes the place of the norm. There is no undo: fold a copy.
+        model: the network, in evaluation mode. It is changed in place: the convolution gets a bias, and `nn.Identity`,
+            or the activation of timm's ``BatchNormAct2d``, replaces the norm. This cannot be undone: fold a copy.
         input_size: as for `reduce_after_first_conv`.
 
     Returns:
         ``model``.
 
     Raises:
-        ValueError: the network is in training mode, no batch norm reads what the first convolution gives, or something
-            else reads it too. The network is then as it was.
+        ValueError: the network is in training mode, no batch norm reads the output of the first convolution, or
+            another layer reads it too. The network is then as it was.
     """
     if model.training:
         raise ValueError("model is in training mode, where a batch norm has no constants to fold: call model.eval()")
     channels, size = image_of(model, input_size)
     pairs = _convolutions_and_norms(shape_copy(model), size, channels)
     if not pairs:
-        raise ValueError(f"{type(model).__name__} has no batch norm that reads what its first convolution gives")
+        raise ValueError(f"{type(model).__name__} has no batch norm that reads the output of its first convolution")
     image = torch.rand(1, channels, *size, device=device_of(model), dtype=next(model.parameters()).dtype)
     with torch.no_grad():
         before = tree_leaves(model(image))
         unfolded = [_fold(model, *pair) for pair in pairs]
         after = tree_leaves(model(image))
     if not all(_same(a, b) for a, b in zip(before, after, strict=True)):
-        for convolution, weight, bias, norm in unfolded:
-            model.get_submodule(convolution).weight, model.get_submodule(convolution).bias = weight, bias
-            _put(model, *norm)
-        raise ValueError(f"{pairs[0][0]} of {type(model).__name__} is read by more than {pairs[0][1]}: it cannot fold")
+        for name, weight, bias, former_norm in unfolded:
+            model.get_submodule(name).weight, model.get_submodule(name).bias = weight, bias
+            _put(model, *former_norm)
+        raise ValueError(
+            f"{pairs[0][0]} of {type(model).__name__} is read by more than {pairs[0][1]}: they cannot be folded"
+        )
     return model
 
 
 def _convolutions_and_norms(draft: nn.Module, size: Size, channels: int) -> list[tuple[str, str]]:
-    """Names of the convolutions that read the image, with those of the batch norms that read them."""
+    """Names of the convolutions that read the image, each with the name of the batch norm that reads its output."""
     outputs: dict[str, torch.Tensor] = {}
     pairs: list[tuple[str, str]] = []
     for name in convolution_maps(draft, size, channels)[0]:
@@ -70,7 +73,7 @@ def _convolutions_and_norms(draft: nn.Module, size: Size, channels: int) -> list
 
 
 def _fold(model: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, ...]:
-    """Fold, and give what stood there before."""
+    """Fold one pair. Returns what is needed to undo it: convolution's name, weight, bias; norm's name and module."""
     convolution: Any = model.get_submodule(conv_name)
     norm: Any = model.get_submodule(norm_name)  # of PyTorch or timm
     weight, bias = convolution.weight, convolution.bias

@@ -9,7 +9,8 @@ import torch
 import torch.nn as nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..ground.shapes import Size, UnfitSizeError, as_size, run_shapes, shape_copy
+from ..ground.shapes import UnfitSizeError, image_of, run_shapes, shape_copy
+from ..ground.sizes import Size, as_size
 from .resized_conv import (
     INTERPOLATIONS,
     FirstConvReduction,
@@ -31,37 +32,38 @@ def reduce_after_first_conv(
     interpolation: str = "bilinear",
     restore_outputs: bool = True,
 ) -> nn.Module:
-    """Let a CNN read images at their full size and work, from its first convolution on, as on smaller ones (FCR).
+    """Let a CNN read full images and work, after its first convolution, on maps as small as a smaller image gives.
 
-    Morlier et al., GRETSI 2025, section 3.3, "deuxième méthode": the output of the first convolution is downsampled
-    to the size that a smaller image would give. All convolutions that read what the first one reads (the branches of
-    a RepVGG stem) are reduced alike. ``FLOPs(FCR) = FLOPs(low) - FLOPs(first conv, low) + FLOPs(first conv, full)``.
+    Reduction after the first convolution (FCR): Morlier et al., GRETSI 2025, section 3.3, "deuxième méthode". The
+    output of the first convolution is downsampled to the size that a smaller image would give. If several convolutions
+    read the image (the branches of a RepVGG stem), all of them are reduced. ``FLOPs(FCR) = FLOPs(low) - FLOPs(first
+    conv, low) + FLOPs(first conv, full)``.
 
-    The paper does not say how it downsamples; ours is bilinear with antialiasing, with ``"nearest"`` for parity with
-    its authors.
+    The paper does not say how it downsamples. We use bilinear interpolation with antialiasing; ``"nearest"`` is what
+    its authors use.
 
-    Memory is saved less surely than FLOPs, because the first convolution still makes its full map. ResNet-50 at 160 px
-    for 224, one image in float32: the largest operator goes from 6.4 to 4.8 MB (a 160 px image: 3.3 MB) and is now the
-    resize; the peak from 11.0 to 5.9 MB (5.6 MB). Where the first convolution was the peak already it stays there, and
-    with norms and activations fused the resize can even raise it (ResNet-18: from 4.6 to 5.4 MB): `profile` tells.
-    And the resize stands between the convolution and its batch norm, so that compilers no longer fold the two: where
-    this matters, `fold_first_batch_norm`.
+    FCR saves less memory than FLOPs, because the first convolution still computes its full map. For ResNet-50 at 160
+    instead of 224 px, one image in float32, the largest operator falls from 6.4 to 4.8 MB (3.3 MB for an image of 160
+    px) and is now the resize; the peak falls from 11.0 to 5.9 MB (5.6 MB). A peak in the first convolution stays where
+    it is, and with norms and activations fused the resize can even raise the peak (ResNet-18: from 4.6 to 5.4 MB).
+    `profile` counts it. The resize is between the convolution and its batch norm, so compilers cannot fold the two any
+    more: call `fold_first_batch_norm` if that matters.
 
     Args:
-        model: the network, which takes one batch of images ``[batch, channels, height, width]``; changed in place, on
-            its device. Keys of the ``state_dict``, pickling, export, ONNX and Torch-Pruning's graph work as before. A
-            network that was reduced already is reduced anew from its original size.
+        model: the network, which takes one batch of images ``[batch, channels, height, width]``. It is changed in
+            place, on its device. Keys of the ``state_dict``, pickling, export, ONNX and Torch-Pruning's graph work as
+            before. A network that is reduced already is reduced again from its original size.
         size: the lower size, px: a number, or (height, width).
-        input_size: size of the images that the network reads, px. Default: what a timm network says that it was made
-            for, else 224. Images of other sizes are reduced in the same proportion.
-        in_channels: channels of the images. Default: as timm says, else what the first convolution reads.
+        input_size: size of the images that the network reads, px. Default: the size that a timm network was made for,
+            else 224. Images of other sizes are reduced in the same proportion.
+        in_channels: channels of the images. Default: found from the network, see `image_of`.
         interpolation: ``"bilinear"`` or ``"bicubic"`` (both with antialiasing), ``"area"``, ``"nearest"``.
-        restore_outputs: bring outputs that are maps (of segmentation, of U-Nets) back to the size that they had, by
-            bilinear interpolation: after the network, or after its last convolution where the image is added to
-            what follows (residual denoisers). Networks that resize their maps by themselves are left alone.
+        restore_outputs: resize outputs that are maps (of segmentation networks and U-Nets) back to the size that they
+            had, by bilinear interpolation: after the network, or after its last convolution if the image is added
+            later (residual denoisers). Networks that resize their maps themselves are left alone.
 
     Returns:
-        ``model``. `undo_first_conv_reduction` takes the reduction back.
+        ``model``. `undo_first_conv_reduction` undoes the reduction.
 
     Raises:
         TypeError, ValueError: an argument is not usable, the network has no convolution, or it cannot work at
@@ -75,7 +77,9 @@ def reduce_after_first_conv(
         raise ValueError(f"interpolation is {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
     low, (channels, full) = as_size(size, "size"), image_of(model, input_size, in_channels)
     if low[0] > full[0] or low[1] > full[1]:
-        raise ValueError(f"size is {size!r}, larger than input_size, {full}: FCR only lowers the resolution")
+        raise ValueError(
+            f"size is {size!r}, larger than input_size, {full}: FCR only lowers the resolution, pass a smaller size"
+        )
     draft = undo_first_conv_reduction(shape_copy(model))
     full_maps, last, outputs = convolution_maps(draft, full, channels)
     low_maps, last_low, _ = convolution_maps(draft, low, channels)
@@ -87,7 +91,7 @@ def reduce_after_first_conv(
     _resize_outputs(draft, changes)
     try:
         reduced = run_shapes(draft, full, channels)
-    except UnfitSizeError as error:  # something reads the full image again: perhaps after the last convolution
+    except UnfitSizeError as error:  # the full image is read again, perhaps after the last convolution
         restoration = {last[0]: (LastConvRestoration, last_low[1], last[1], "bilinear")}
         if not restore_outputs or last[0] in changes or last[0] != last_low[0]:
             raise _does_not_fit(model, low, full, error) from error
@@ -106,9 +110,9 @@ def reduce_after_first_conv(
 
 
 def undo_first_conv_reduction(model: nn.Module) -> nn.Module:
-    """Take `reduce_after_first_conv` back, in place: the network as it was before, bit by bit, with its weights of now.
+    """Undo `reduce_after_first_conv` in place: the network is as before, with the weights that it has now.
 
-    Also for a copy, or a network that was pickled. A network that was not reduced is left alone. Returns ``model``.
+    This works for a copy or an unpickled network too. A network that was not reduced is left alone. Returns ``model``.
     """
     for module in model.modules():
         if isinstance(module, ResizedConv2d):
@@ -120,19 +124,19 @@ def undo_first_conv_reduction(model: nn.Module) -> nn.Module:
 
 
 class RestoreOutputs:
-    """Forward hook of a network: brings outputs that FCR made smaller back to their sizes.
+    """Forward hook of a network that resizes outputs, which FCR made smaller, to the sizes that they had.
 
     Args:
-        sizes: for each leaf of the output, in the order of ``torch.utils._pytree``: the height and width that it had
-            for an image of ``input_size``, or None where it is to be left alone.
-        input_size: height and width of the image, px. For other images the sizes are in proportion.
+        sizes: for each leaf of the output, in the order of ``torch.utils._pytree``, the height and width that it had
+            for an image of ``input_size``; None for a leaf that is left alone.
+        input_size: height and width of the image, px. For other images the sizes change in proportion.
     """
 
     def __init__(self, sizes: list[Size | None], input_size: Size):
         self.sizes, self.input_size = sizes, input_size
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """As PyTorch calls hooks that are registered ``with_kwargs=True``."""
+        """Resize the output; PyTorch calls this as a hook that is registered ``with_kwargs=True``."""
         image = next(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
         own = (image.shape[-2], image.shape[-1])
         leaves, structure = tree_flatten(output)
@@ -142,25 +146,21 @@ class RestoreOutputs:
         return tree_unflatten(leaves, structure)
 
 
-def image_of(
-    model: nn.Module, input_size: int | Size | None = None, in_channels: int | None = None
-) -> tuple[int, Size]:
-    """Channels and size of the images that a network reads: as given, else as a timm network says, else guessed.
+def convolution_maps(draft: nn.Module, size: Size, channels: int) -> tuple[dict[str, Size], tuple[str, Size], Any]:
+    """Find the convolutions that read the image, and the last one that runs.
+
+    Args:
+        draft: a `shape_copy` of the network.
+        size: height and width of the image, px.
+        channels: of the image.
+
+    Returns:
+        The output sizes of the convolutions that read the image, by name; name and output size of the last
+        convolution; the network's outputs.
 
     Raises:
-        TypeError, ValueError: the size is none, or the network has no convolution.
+        ValueError: no convolution is called, or the network cannot run at this size.
     """
-    config = getattr(model, "pretrained_cfg", None)
-    channels, *own = (config if isinstance(config, dict) else {}).get("input_size") or (None, 224, 224)
-    size = as_size(tuple(own) if input_size is None else input_size, "input_size")
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None:
-        raise ValueError(f"{type(model).__name__} has no Conv2d, so that nothing can be reduced after it")
-    return in_channels or channels or first.in_channels, size
-
-
-def convolution_maps(draft: nn.Module, size: Size, channels: int) -> tuple[dict[str, Size], tuple[str, Size], Any]:
-    """By name, the output sizes of the convolutions that read the image; those of the last; the network's outputs."""
     maps: dict[str, Size] = {}
     source: list[torch.Tensor] = []  # what the first convolution reads
     last: list[tuple[str, Size]] = []
@@ -179,7 +179,7 @@ def convolution_maps(draft: nn.Module, size: Size, channels: int) -> tuple[dict[
         for handle in handles:
             handle.remove()
     if not maps:
-        raise ValueError(f"{type(draft).__name__} calls no Conv2d, so that nothing can be reduced after it")
+        raise ValueError(f"{type(draft).__name__} calls no Conv2d, but FCR downsamples the output of the first one")
     return maps, last[0], outputs
 
 
@@ -191,17 +191,19 @@ def _resize_outputs(model: nn.Module, changes: dict[str, tuple[Any, ...]]) -> No
 def _does_not_fit(model: nn.Module, low: Size, full: Size, error: UnfitSizeError) -> ValueError:
     return ValueError(
         f"{type(model).__name__} runs at {low} but not with its first convolution reduced from {full} to that: "
-        f"something behind it also reads the image, or has the size fixed. {error}"
+        f"a later layer also reads the image, or has a fixed size. {error}"
     )
 
 
 def _lost_sizes(outputs: Any, reduced: Any) -> list[Size | None]:
-    """For each leaf of the output, the height and width that it had before the reduction, or None if it has it yet."""
+    """For each leaf of the output, the height and width before the reduction; None if the reduction keeps them."""
     sizes: list[Size | None] = []
     for before, after in zip(tree_leaves(outputs), tree_leaves(reduced), strict=True):
         is_tensor = isinstance(before, torch.Tensor)
         if not (is_tensor or before is None or isinstance(before, (bool, int, float, str))):
-            raise ValueError(f"outputs are in a {type(before).__name__}, which PyTorch cannot look into: {_LEAVE}")
+            raise ValueError(
+                f"outputs are in a {type(before).__name__}, and PyTorch cannot take it apart to resize them: {_LEAVE}"
+            )
         changed = is_tensor and before.shape != after.shape
         if changed and (before.ndim != 4 or before.shape[:2] != after.shape[:2]):
             raise ValueError(

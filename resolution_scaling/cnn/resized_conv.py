@@ -1,4 +1,4 @@
-"""Convolutions that resize what they give, made from a network's own by a swap of class."""
+"""Convolutions that resize their output; a network's own convolution becomes one by a change of its class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..ground.shapes import Size
+from ..ground.sizes import Size
 
 INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "bilinear", "antialias": True},
@@ -17,22 +17,22 @@ INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "area": {"mode": "area"},
     "nearest": {"mode": "nearest"},
 }
-"""How maps are resized: names and the options of ``torch.nn.functional.interpolate``."""
+"""Ways to resize maps: the options of ``torch.nn.functional.interpolate`` by name."""
 
 
 def resize_maps(maps: torch.Tensor, size: Size, interpolation: str) -> torch.Tensor:
-    """``[batch, channels, height, width]`` -> ``[batch, channels, *size]``, of the same dtype.
+    """Resize ``[batch, channels, height, width]`` to ``[batch, channels, *size]``; the dtype stays.
 
-    Maps of integers (labels) are resized by the nearest neighbour.
+    Maps of integers (labels) are resized by nearest neighbour.
     """
     options = INTERPOLATIONS[interpolation if maps.is_floating_point() else "nearest"]
     if maps.is_floating_point() and not (maps.device.type == "cpu" and maps.dtype in (torch.half, torch.bfloat16)):
         return F.interpolate(maps, size, **options)
-    return F.interpolate(maps.float(), size, **options).to(maps.dtype)  # PyTorch has no kernels for these
+    return F.interpolate(maps.float(), size, **options).to(maps.dtype)  # PyTorch has no kernels for these dtypes
 
 
 def proportional(size: Size, old: Size, new: Size) -> Size:
-    """``size * new / old``, rounded to whole numbers, exactly."""
+    """Compute ``size * new / old`` in integers, rounded to the nearest (halves upwards)."""
     height, width = ((2 * n * b + a) // (2 * a) for n, a, b in zip(size, old, new, strict=True))
     return height, width
 
@@ -42,18 +42,18 @@ def scale_maps(maps: torch.Tensor, own_size: Size, resized: Size, interpolation:
     return resize_maps(maps, proportional((maps.shape[-2], maps.shape[-1]), own_size, resized), interpolation)
 
 
-torch.fx.wrap("scale_maps")  # torch.fx sees one operation, and not the arithmetic on sizes
+torch.fx.wrap("scale_maps")  # torch.fx records one call of it, and not the arithmetic on sizes
 
 
 class ResizedConv2d(nn.Conv2d):
-    """A convolution whose output is then resized; made from an `nn.Conv2d` by `resize_output`, which it stays.
+    """A convolution that resizes its output; `resize_output` makes it from an `nn.Conv2d`.
 
     Parameters, buffers and their names are those of the convolution. A convolution of a subclass (such as timm's
-    ``Conv2dSame``) stays one of it.
+    ``Conv2dSame``) stays an instance of this subclass.
 
     Attributes:
         own_size: height and width of the convolution's own output at the input size for which this was made.
-        resized: height and width that such an output is brought to; others are resized in proportion.
+        resized: height and width to which such an output is resized; outputs of other sizes change in proportion.
         interpolation: a key of `INTERPOLATIONS`.
     """
 
@@ -66,7 +66,7 @@ class ResizedConv2d(nn.Conv2d):
         return scale_maps(super().forward(x), self.own_size, self.resized, self.interpolation)
 
     def extra_repr(self) -> str:
-        """As the convolution's, with the sizes."""
+        """The arguments of the convolution, and both sizes."""
         sizes = " -> ".join("x".join(map(str, size)) for size in (self.own_size, self.resized))
         return f"{super().extra_repr()}, {sizes} {self.interpolation}"
 
@@ -75,27 +75,27 @@ class ResizedConv2d(nn.Conv2d):
 
 
 class FirstConvReduction(ResizedConv2d):
-    """A network's first convolution, whose output is downsampled; see `reduce_after_first_conv`."""
+    """The first convolution of a network, whose output is downsampled; see `reduce_after_first_conv`."""
 
 
 class LastConvRestoration(ResizedConv2d):
-    """A network's last convolution, whose output is brought back to full size; see `reduce_after_first_conv`."""
+    """The last convolution of a network, whose output is resized to full size; see `reduce_after_first_conv`."""
 
 
 def resize_output(
     convolution: nn.Conv2d, role: type[ResizedConv2d], own_size: Size, resized: Size, interpolation: str
 ) -> None:
-    """Make a convolution, in place, one that resizes its output. Nothing is copied, and nothing can fail."""
+    """Turn a convolution, in place, into one that resizes its output. Nothing is copied, and nothing can fail."""
     if getattr(vars(convolution).get("forward"), "__func__", None) is type(convolution).forward:
-        del convolution.forward  # NNI leaves a bound method when it unwraps a layer, which would hide the class's
-    resized_one: Any = convolution  # which it becomes
+        del convolution.forward  # NNI leaves a bound method on layers that it unwraps: it would hide the new class's
+    resized_one: Any = convolution  # it becomes one below
     resized_one.own_size, resized_one.resized, resized_one.interpolation = own_size, resized, interpolation
     resized_one.__class__ = _resized_class(role, type(convolution))  # type: ignore[arg-type]  # classes are hashable
 
 
 def undo_resize_output(convolution: ResizedConv2d) -> None:
-    """Make it, in place, the convolution that it was."""
-    plain_one: Any = convolution  # which it becomes
+    """Turn it, in place, into the convolution that it was."""
+    plain_one: Any = convolution  # it becomes one below
     plain_one.__class__ = role_and_plain(type(convolution))[1]
     del convolution.own_size, convolution.resized, convolution.interpolation
 
@@ -108,7 +108,7 @@ def _resized_class(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> type[Re
 
 
 def role_and_plain(resized: type[ResizedConv2d]) -> tuple[type[ResizedConv2d], type[nn.Conv2d]]:
-    """What a class of resized convolutions does, and the class that they had before."""
+    """The role of a class of resized convolutions, and the class that the convolution had before."""
     if resized in (FirstConvReduction, LastConvRestoration):
         return resized, nn.Conv2d
     role, plain = resized.__bases__

@@ -1,6 +1,6 @@
-"""The cost model: FLOPs, weights and memory of a network, counted without running it."""
+"""The cost model: FLOPs, weights and memory of a network, counted from shapes without running it."""
 
+from .cost_report import CostReport
 from .profiling import profile
-from .report import CostReport
 
 __all__ = ["CostReport", "profile"]

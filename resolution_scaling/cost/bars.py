@@ -1,4 +1,4 @@
-"""Bars of what each module costs."""
+"""Bar charts of the cost of each module."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def cost_bars(
     title: str,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Panels side by side, in each a bar a module.
+    """Draw panels side by side, with one bar for each module.
 
     Args:
-        names: of the modules, the first on top.
-        panels: a value for each module, by the label of the panel.
-        title: above the panels.
+        names: names of the modules; the first is on top.
+        panels: the values of the modules, by the label of the panel.
+        title: text above the panels.
         path: where to save the figure; the ending specifies the format.
 
     Raises:

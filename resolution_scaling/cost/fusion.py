@@ -1,29 +1,29 @@
-"""The fused view: norms and activations done by the operator before them, as compilers and accelerators do."""
+"""The fused view: the operator before norms and activations computes them too, as compilers and accelerators do."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from .trace import Operator, Trace
+from .tracing import Operator, Trace
 
 
 def fused(trace: Trace) -> Trace:
-    """Fold each norm and element-wise operator into the operator that made its input.
+    """Fold each norm and element-wise operator into the operator that wrote its input.
 
-    That goes where it reads one activation as a whole, nothing else reads that afterwards, and it writes one of the
-    same size: then no memory of its own is read or written. Additions of two branches stay, so do norms at the
-    beginning of a residual branch. Activations are freed after their last use, even where the Python code of a network
-    holds them longer. The arithmetic stays the same, and belongs to the operator that does it now.
+    An operator folds if it reads one whole activation that no later operator reads, and writes one of the same size:
+    then it needs no memory of its own. Additions of two branches do not fold, nor do norms at the start of a residual
+    branch. Activations are freed after their last use, even if the Python code of a network holds them longer. The
+    amount of arithmetic stays the same; it is attributed to the operator that does it now.
     """
     last_read = {number: index for index, operator in enumerate(trace.operators) for number in operator.inputs}
     held = trace.inputs | trace.outputs
-    place: dict[int, int] = {}  # of each activation: the one in whose memory it is written
-    maker: dict[int, int] = {}  # of each activation: the index of the operator that wrote it last
+    place: dict[int, int] = {}  # for each activation, the one in whose memory it is written
+    maker: dict[int, int] = {}  # for each activation, the index of the operator that wrote it last
     operators: list[Operator] = []
     for index, operator in enumerate(trace.operators):
         source = _folded_source(operator, trace.sizes)
         if source is not None and source not in operator.outputs and (last_read[source] != index or source in held):
-            source = None  # it is needed afterwards
+            source = None  # a later operator or the caller reads it
         operator = _moved(operator, place)
         source = None if source is None else place.get(source, source)
         if source in maker:
@@ -50,7 +50,7 @@ def fused(trace: Trace) -> Trace:
 
 
 def _folded_source(operator: Operator, sizes: dict[int, int]) -> int | None:
-    """The one activation that an operator turns into another of its size."""
+    """The one activation that an operator reads, if it writes one of the same size; else None."""
     if not operator.folds or len(operator.inputs) != 1 or len(operator.outputs) != 1:
         return None
     (source,), (result,) = operator.inputs, operator.outputs
@@ -74,7 +74,10 @@ def _sum(left: int | None, right: int | None) -> int | None:
 def _peak(
     operators: list[Operator], sizes: dict[int, int], inputs: frozenset[int], outputs: frozenset[int]
 ) -> tuple[int, int]:
-    """Bytes of the activations that exist at one time, from the first to the last operator that touches each."""
+    """Largest sum of bytes of activations that exist at one time, and the index of the operator that runs then.
+
+    An activation exists from the first to the last operator that touches it.
+    """
     first = {number: index for index, operator in reversed([*enumerate(operators)]) for number in operator.touched}
     last = {number: index for index, operator in enumerate(operators) for number in operator.touched}
     first |= dict.fromkeys(inputs, 0)

@@ -1,4 +1,4 @@
-"""The arithmetic behind Table 1 of the paper, as its printed numbers imply it: to set beside the right one."""
+"""The arithmetic behind Table 1 of the paper, deduced from its printed numbers, to compare with the correct counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn as nn
 from tabulate import tabulate
 
-from .report import json_text
+from .cost_report import json_text
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,17 @@ class ViTSizes:
     """Sizes of a vision transformer.
 
     Attributes:
-        image_px: side of the image; patch_px: side of a patch.
-        hidden: channels of a token, ``d``; classes: outputs of the head, ``C``.
-        heads, mlp: of each block, ``h`` and ``m``.
+        image_px: side of the image.
+        channels: channels of the image, ``c``.
+        patch_px: side of a patch, ``p``.
+        hidden: channels of a token, ``d``.
+        classes: outputs of the head, ``C``.
+        heads: attention heads of each block, ``h``.
+        mlp: hidden units in the MLP of each block, ``m``.
     """
 
     image_px: int
+    channels: int
     patch_px: int
     hidden: int
     classes: int
@@ -35,10 +40,13 @@ class Gretsi2025Report:
     """Costs by the paper's convention, of one image; `vit_cost` has the formulas.
 
     Attributes:
-        model: the class of the network.
-        flops_by_part: of the patch embedding, the projections, scores and softmax of attention, the MLPs, the head.
-        weight_bytes: one byte a weight, those of the patch embedding once a patch, with the embeddings of positions.
-        largest_operator_bytes: one byte a number.
+        model: name of the network's class.
+        sizes: the sizes from which the costs follow.
+        flops_by_part: FLOPs of the patch embedding, of projections, scores and softmax of attention, of the MLPs, and
+            of the head.
+        weight_bytes: one byte for each weight and position embedding; weights of the patch embedding count once for
+            each patch.
+        largest_operator_bytes: one byte for each number.
     """
 
     model: str
@@ -58,16 +66,16 @@ class Gretsi2025Report:
         return self.weight_bytes + self.largest_operator_bytes
 
     def by_operator(self) -> dict[str, int]:
-        """`flops_by_part`."""
+        """A copy of `flops_by_part`."""
         return dict(self.flops_by_part)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as a dictionary, for JSON."""
         totals = {name: getattr(self, name) for name in ("flops", "memory_bytes")}
         return asdict(self) | {"definition": "gretsi2025"} | totals
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """`to_dict` as JSON text, also written to ``path`` if given."""
+        """Format `to_dict` as JSON, and write it to ``path`` if that is given."""
         return json_text(self.to_dict(), path)
 
     def __str__(self) -> str:
@@ -78,33 +86,38 @@ class Gretsi2025Report:
 
 
 def vit_cost(model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Gretsi2025Report:
-    """What Table 1 would print for a vision transformer.
+    """Compute the costs that Table 1 would print for a vision transformer.
 
-    With ``n`` patches of ``p`` px, ``S = n + 1`` tokens, ``d`` channels, and for each block ``h`` heads and ``m``
-    channels in the MLP::
+    With ``n`` patches of ``p`` px of an image of ``r`` px and ``c`` channels (the paper has 3), ``S = n + 1`` tokens,
+    ``d`` channels, and for each block ``h`` heads and ``m`` hidden units in the MLP::
 
-        FLOPs  = 2 n 3p² d + sum of (8 S d² + 4 S² d + 3 h S² + 8 S d m) + 2 d C
-        memory = n 3p² d + S d + sum of (4 d² + 2 d m) + max(3r² + S d, 4 S d, S (d + m))
+        FLOPs  = 2 n c p² d + sum of (8 S d² + 4 S² d + 3 h S² + 8 S d m) + 2 d C
+        memory = n c p² d + S d + sum of (4 d² + 2 d m) + max(c r² + S d, 4 S d, S (d + m))
 
-    These give all seventeen rows to the printed digit. They are not the right cost: the MLP is ``4 S d m``, and the
-    patch embedding has ``3p² d`` weights, however many patches it is applied to. Memory is in numbers, printed as
-    bytes; the head, norms and biases do not count (section 3.2).
+    These give all seventeen rows to the printed digit. They are not the right costs: an MLP has ``4 S d m`` FLOPs, and
+    the patch embedding has ``c p² d`` weights for any number of patches. Memory is in numbers, printed as bytes; the
+    head, norms and biases do not count (section 3.2).
 
     Args:
         model: a vision transformer of torchvision or timm.
-        shapes: of its one input, ``(1, 3, r, r)``.
+        shapes: the shape of its one input, ``(1, c, r, r)``.
 
     Raises:
-        ValueError: the network is not such, or the input is another.
+        ValueError: the network is another, or the input is not one square image with the channels that it reads.
     """
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3) or shapes[0][2] != shapes[0][3]:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][2] != shapes[0][3]:
         raise ValueError(
-            f"input_shape is {shapes}; definition='gretsi2025' is of one square image: pass (1, 3, 224, 224)"
+            f"input_shape is {shapes}; definition='gretsi2025' is for one square image: pass (1, 3, 224, 224)"
         )
     sizes = _sizes(model, shapes[0][-1])
+    if shapes[0][1] != sizes.channels:
+        raise ValueError(
+            f"input_shape is {shapes[0]}, but {type(model).__name__} reads images of {sizes.channels} channels: pass "
+            f"(1, {sizes.channels}, {sizes.image_px}, {sizes.image_px})"
+        )
     patches = (sizes.image_px // sizes.patch_px) ** 2
     tokens, hidden = patches + 1, sizes.hidden
-    patch_weights = 3 * sizes.patch_px**2 * hidden
+    patch_weights = sizes.channels * sizes.patch_px**2 * hidden
     flops = {
         "patch embedding": 2 * patches * patch_weights,
         "projections of attention": len(sizes.heads) * 8 * tokens * hidden**2,
@@ -114,7 +127,11 @@ def vit_cost(model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Gretsi202
         "head": 2 * hidden * sizes.classes,
     }
     weights = patches * patch_weights + tokens * hidden + sum(4 * hidden**2 + 2 * hidden * mlp for mlp in sizes.mlp)
-    operators = (3 * sizes.image_px**2 + tokens * hidden, 4 * tokens * hidden, tokens * (hidden + max(sizes.mlp)))
+    operators = (
+        sizes.channels * sizes.image_px**2 + tokens * hidden,
+        4 * tokens * hidden,
+        tokens * (hidden + max(sizes.mlp)),
+    )
     return Gretsi2025Report(type(model).__name__, sizes, flops, weights, max(operators))
 
 
@@ -128,9 +145,11 @@ def _sizes(model: Any, image_px: int) -> ViTSizes:
             patches, head = model.patch_embed.proj, model.head
             heads = tuple(block.attn.num_heads for block in model.blocks)
             mlp = tuple(block.mlp.fc1.out_features for block in model.blocks)
-        return ViTSizes(image_px, patches.kernel_size[0], patches.out_channels, head.out_features, heads, mlp)
+        return ViTSizes(
+            image_px, patches.in_channels, patches.kernel_size[0], patches.out_channels, head.out_features, heads, mlp
+        )
     except AttributeError as error:
         raise ValueError(
-            f"model is a {type(model).__name__}, whose sizes are not where those of vision transformers of torchvision "
-            f"and timm are ({error}); definition='gretsi2025' is of those: use definition='standard'"
+            f"model is a {type(model).__name__}; definition='gretsi2025' is for vision transformers of torchvision and "
+            f"timm ({error}): use definition='standard'"
         ) from error

@@ -1,8 +1,8 @@
 """Arithmetic of one operator, from the shapes that it reads and writes.
 
-Two counts. **MACs**, multiply-accumulates of convolutions and matrix products, are what the literature calls the cost
-of a network (FLOPs = 2 x MACs). **Element-wise FLOPs** are all other arithmetic: norms, activations, additions,
-softmax, pooling, interpolation; a rough count, in which each function of a number is one operation.
+There are two counts. **MACs**, multiply-accumulates of convolutions and matrix products, are what the literature calls
+the cost of a network (FLOPs = 2 x MACs). **Element-wise FLOPs** are all other arithmetic: norms, activations,
+additions, softmax, pooling, interpolation. This count is rough: each function of a number counts as one operation.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 ATTENTION = "aten::scaled_dot_product_attention"
-"""Counted as one operator, whatever a device makes of it."""
+"""Counted as one operator, even on devices that split it into several."""
 
 Formula = Callable[[Sequence[Any], torch.Tensor], int]
 """``(arguments, first output)`` -> operations."""
 
 
 def _convolution(args: Sequence[Any], out: torch.Tensor) -> int:
-    """Each output, or each input if transposed, meets as many weights as one filter has: ``[filters, ...]``."""
+    """Each output (each input if transposed) is multiplied with all weights of one filter; ``weight[filters, ...]``."""
     x, weight, transposed = args[0], args[1], args[6]
     return (x if transposed else out).numel() * (weight.numel() // len(weight))
 
@@ -44,7 +44,7 @@ def _sum_and_product(args: Sequence[Any], out: torch.Tensor) -> int:
 def _attention(args: Sequence[Any], out: torch.Tensor) -> int:
     """Scores ``[..., queries, dim] @ [..., dim, keys]``, then ``[..., queries, keys] @ [..., keys, values]``.
 
-    Those that a mask hides count too.
+    Scores that a mask hides count too.
     """
     query, _, value = args[:3]
     return _attention_scores(args) * (query.shape[-1] + value.shape[-1])
@@ -62,12 +62,12 @@ MACS: dict[str, Formula] = {
 ACTIVATIONS = ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "silu", "sigmoid", "leaky_relu", "elu")
 
 NORMS = {
-    "batch_norm": 2,  # scale and shift, by statistics that are there
-    "native_layer_norm": 7,  # mean; difference, square, mean of it; division by its root; scale and shift
+    "batch_norm": 2,  # scale and shift, by given statistics
+    "native_layer_norm": 7,  # mean; difference, its square, their mean; division by the root; scale and shift
     "native_group_norm": 7,
     "_fused_rms_norm": 4,
 }
-"""FLOPs of each number that a norm writes."""
+"""FLOPs for each number that a norm writes."""
 
 PER_OUTPUT = {
     **NORMS,
@@ -80,7 +80,7 @@ PER_OUTPUT = {
     **dict.fromkeys(("_prelu_kernel", "log_sigmoid_forward", "softplus"), 1),
     **dict.fromkeys(("glu", "native_dropout", "cumsum", "cumprod", "index_add", "scatter_add", "index_put"), 1),
 }
-"""FLOPs of each number that is written, roughly."""
+"""FLOPs for each number that is written, roughly."""
 
 PER_INPUT = {
     **dict.fromkeys(
@@ -89,7 +89,7 @@ PER_INPUT = {
     **dict.fromkeys(("var", "var_mean", "std", "std_mean"), 3),
     **dict.fromkeys(("linalg_vector_norm", "norm", "logsumexp"), 2),
 }
-"""FLOPs of each number that is read, roughly."""
+"""FLOPs for each number that is read, roughly."""
 
 MOVES = {
     *("_to_copy", "clone", "copy", "cat", "stack", "repeat", "split_with_sizes_copy", "unfold_copy", "flip", "roll"),
@@ -103,20 +103,28 @@ MOVES = {
     *("sort", "argsort", "topk", "bucketize", "clamp", "clamp_min", "clamp_max"),
     *("bitwise_not", "logical_not", "logical_and", "logical_or"),
 }
-"""Copies and comparisons: no arithmetic."""
+"""Copies and comparisons, which are not arithmetic."""
 
 CREATION = (
     *("empty", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar_tensor", "rand"),
     *("new_", "lift_fresh"),
 )
-"""Beginnings of the names of what makes tensors from nothing: memory, but no operator."""
+"""Operators whose name begins like this create a tensor: it takes memory, but the operator is not listed."""
 
 
-def cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> tuple[int, int | None]:
-    """``(MACs, element-wise FLOPs)`` of an operator of PyTorch's dispatcher.
+def operator_cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> tuple[int, int | None]:
+    """Count the arithmetic of one call of an operator of PyTorch's dispatcher.
 
-    The second is None where the arithmetic is not known. Formulas that are registered by
-    ``torch.utils.flop_counter.register_flop_formula`` are known.
+    Formulas that are registered by ``torch.utils.flop_counter.register_flop_formula`` are used too.
+
+    Args:
+        func: the operator.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        out: its first output.
+
+    Returns:
+        ``(MACs, element-wise FLOPs)``; the second is None if the arithmetic is not known.
     """
     name = func._schema.name
     if name in MACS:
@@ -144,19 +152,19 @@ def _attention_scores(args: Sequence[Any]) -> int:
 
 
 def _kind(func: Any) -> str:
-    """The operator's name, the same for its in-place form."""
+    """The name of the operator, without the underscore of in-place forms."""
     return func._schema.name.removeprefix("aten::").removesuffix("_")
 
 
 def _registered_formulas() -> dict[Any, Any]:
-    """PyTorch's own, and those of others; imported late, because PyTorch then imports Triton."""
+    """Formulas of PyTorch and of others. The import is late, because it makes PyTorch import Triton."""
     from torch.utils.flop_counter import flop_registry
 
     return flop_registry
 
 
 def is_counted_whole(func: Any) -> bool:
-    """It is not to be taken apart into what it is made of: that would hide what it is, or is not what devices do."""
+    """Whether to count an operator as one. Its decomposition would hide what it is, or is not what devices run."""
     name = func._schema.name
     return (
         name in MACS
@@ -167,24 +175,24 @@ def is_counted_whole(func: Any) -> bool:
 
 
 def is_creation(func: Any) -> bool:
-    """It makes a tensor from nothing."""
+    """Whether an operator creates a tensor without reading one."""
     return _kind(func).startswith(CREATION) or _kind(func).endswith("_like")
 
 
 def folds(func: Any) -> bool:
-    """It is a norm, or works on each number by itself: compilers fold it into the operator before it."""
+    """Whether compilers fold an operator into the one before it: it is a norm, or works on each number separately."""
     kind = _kind(func)
     return kind in NORMS or kind in ACTIVATIONS or torch.Tag.pointwise in func.tags
 
 
 def visible_outputs(func: Any, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Without what kernels write for a backward pass only: statistics of norms, indices of max pooling."""
+    """The outputs without those that are for a backward pass only: statistics of norms, indices of max pooling."""
     kind = _kind(func)
     return outputs[:1] if kind in NORMS or "_with_indices" in kind or kind == "adaptive_max_pool2d" else outputs
 
 
 def _attention_output(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    """``[..., queries, value dim]``, as fused kernels lay it out: the heads of one query beside each other."""
+    """An empty ``[..., queries, value dim]`` as fused kernels lay it out: the heads of a query are adjacent."""
     shape = (*query.shape[:-1], value.shape[-1])
     if len(shape) < 4:
         return query.new_empty(shape)
@@ -200,9 +208,9 @@ def _same_tensor(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
 
 
 STAND_INS: dict[str, Callable[..., torch.Tensor]] = {
-    ATTENTION: _attention_output,  # which devices without a kernel take apart, making [queries, keys] scores
+    ATTENTION: _attention_output,  # devices without a kernel decompose it and write [queries, keys] scores
     "aten::batch_norm": _same_shape,
     **{f"aten::{name}": _same_shape for name in ACTIVATIONS},
     **{f"aten::{name}_": _same_tensor for name in ACTIVATIONS},
 }
-"""What gives the output of an operator in place of PyTorch's own inference of shapes, which takes longer."""
+"""Functions that give an operator's output in place of PyTorch's own inference of shapes, which takes longer."""

@@ -1,4 +1,4 @@
-"""What a network costs at a given input size: arithmetic and memory, without running it."""
+"""`profile`: arithmetic and memory of a network at a given input size, without running it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Literal, overload
 import torch
 import torch.nn as nn
 
-from ..ground.meta import Forward, call_model, tensors_in
+from ..ground.calls import Forward, call_model, tensors_in
+from .cost_report import CostReport
 from .gretsi2025 import Gretsi2025Report, vit_cost
-from .report import CostReport
-from .trace import trace
+from .tracing import trace
 
 
 @overload
@@ -46,35 +46,35 @@ def profile(
     view: Literal["eager", "fused"] = "eager",
     forward: Forward = call_model,
 ) -> CostReport | Gretsi2025Report:
-    """Count what one forward pass in evaluation mode costs, from shapes alone.
+    """Count the cost of one forward pass in evaluation mode, from shapes alone.
 
-    A copy of the network without weights goes through the pass on the meta device (on fake tensors where it cannot), so
-    no arithmetic is done and nothing of the network is copied, moved or changed; it may be on any device.
+    A copy of the network without weights runs on the meta device (on fake tensors if it cannot run there). No
+    arithmetic is done, and the network's weights are not copied, moved or changed; they may be on any device.
 
-    Counted are multiply-accumulates of convolutions and matrix products, attention included, whether they run in
-    modules or as functions; FLOPs are two a MAC. Norms, activations, additions and the like are apart, in
-    ``elementwise_flops``. Operators whose arithmetic is not known are named in the report. Memory is that of section
-    3.1 of the paper (weights and the largest operator), and the peak of the activations.
+    The count has the multiply-accumulates (MACs) of convolutions and matrix products, attention included, in modules
+    and in functions; one MAC is two FLOPs. The arithmetic of norms, activations, additions and the like is separate, in
+    ``elementwise_flops``. The report names operators whose arithmetic is not known. Memory is that of section 3.1 of
+    the paper (weights and the largest operator), and the peak of the activations.
 
-    Not counted: the backward pass, scratch memory of kernels, what depends on the values of tensors (masked scores of
-    attention count as if they were not).
+    Not counted are the backward pass, scratch memory of kernels, and savings that depend on the values of tensors
+    (masked scores of attention count like the others).
 
     Args:
         model: the network.
-        input_shape: shape of the input, batch included, as ``(1, 3, 224, 224)``; or several, as
-            ``[(1, 3, 224, 224), (1, 77)]``. Or example inputs, of which only shapes and integer dtypes matter: a
+        input_shape: shape of the input with its batch, such as ``(1, 3, 224, 224)``, or shapes of several inputs, such
+            as ``[(1, 3, 224, 224), (1, 77)]``. Or example inputs, of which only shapes and integer dtypes matter: a
             tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        dtype: of weights and floating-point inputs; a network of another dtype is counted as if it were cast. None
-            leaves them as they are.
-        definition: ``"standard"``, or ``"gretsi2025"`` for the arithmetic behind the paper's Table 1, which holds for
-            vision transformers and one image shape; see `vit_cost`.
-        view: ``"eager"``: each operator by itself, as PyTorch runs it. ``"fused"``: norms and activations folded into
-            the operators before them. A report in eager view has the other as ``report.fused``.
-        forward: ``(model, inputs)`` -> outputs, if the network is called in another way or only a part of it is meant.
+        dtype: dtype of weights and floating-point inputs; a network of another dtype is counted as if it were cast to
+            this. None keeps the network's own.
+        definition: ``"standard"``, or ``"gretsi2025"`` for the arithmetic behind the paper's Table 1, which is for
+            vision transformers and one square image; see `vit_cost`.
+        view: ``"eager"`` counts each operator by itself, as PyTorch runs it. ``"fused"`` folds norms and activations
+            into the operators before them. A report in eager view has the other one as ``report.fused``.
+        forward: ``(model, inputs)`` -> outputs, for a network that is called in another way, or for a part of it.
 
     Raises:
         TypeError, ValueError: an argument is not usable, or the network runs neither on the meta device nor on fake
-            tensors, for instance because it looks at the values of tensors. It is as it was.
+            tensors, for instance because it looks at the values of tensors. The network is as it was.
 
     Example:
         >>> report = profile(torchvision.models.resnet50(), (1, 3, 224, 224))
@@ -87,12 +87,12 @@ def profile(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype is {dtype!r}; expected one of floating-point numbers, as torch.float16, or None")
+        raise TypeError(f"dtype is {dtype!r}; expected a floating-point dtype such as torch.float16, or None")
     if view not in ("eager", "fused"):
         raise ValueError(f"view is {view!r}; expected 'eager' or 'fused'")
     if definition not in ("standard", "gretsi2025"):
         raise ValueError(f"definition is {definition!r}; expected 'standard' or 'gretsi2025'")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps; compiling it would tell nothing more
+    model = getattr(model, "_orig_mod", model)  # the network that torch.compile wraps: compiling is not needed to count
     inputs = _example_inputs(input_shape)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
     if definition == "gretsi2025":
@@ -104,15 +104,15 @@ def profile(
 
 
 def _example_inputs(input_shape: Any) -> Any:
-    """Tensors without data for shapes; example inputs as they are."""
+    """Tensors without data in place of shapes; example inputs as they are."""
     if _is_shape(input_shape):
         return _without_data(input_shape)
     if isinstance(input_shape, (tuple, list)) and input_shape and all(map(_is_shape, input_shape)):
         return tuple(map(_without_data, input_shape))
     if not tensors_in(input_shape):
         raise TypeError(
-            f"input_shape is {input_shape!r}; expected a shape with the batch, as (1, 3, 224, 224), or example inputs: "
-            "a tensor, a tuple or a dict of tensors"
+            f"input_shape is {input_shape!r}; expected a shape with the batch, such as (1, 3, 224, 224), or example "
+            "inputs: a tensor, a tuple or a dict of tensors"
         )
     return input_shape
 
@@ -128,7 +128,7 @@ def _without_data(shape: Any) -> torch.Tensor:
 
 
 def _weights(model: nn.Module, dtype: torch.dtype | None) -> dict[str, int]:
-    """Bytes of the parameters and buffers in each module, those that are one and the same once."""
+    """Bytes of the parameters and buffers in each module; tensors that are shared inside a module count once."""
 
     def size(tensor: torch.Tensor) -> int:
         kept = tensor.dtype if dtype is None or not tensor.is_floating_point() else dtype

@@ -1,1 +1,1 @@
-"""The ground that both packages stand on: calls and copies of networks, shapes, figures."""
+"""What both packages stand on: checks of arguments, calls and copies of networks, shapes, undoing, figures."""

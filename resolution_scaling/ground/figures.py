@@ -1,4 +1,4 @@
-"""Figures of matplotlib that know nothing of ``pyplot``; matplotlib is imported when the first is made."""
+"""Figures of matplotlib without ``pyplot``; matplotlib is imported when the first figure is made."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-"""Okabe and Ito's colours, and a marker for each, so that lines are told apart also in black and white."""
+"""Okabe and Ito's colours, and a marker for each, so that lines can be distinguished in black and white too."""
 
 SMALL, TEXT = 8, 9
 """Font sizes, pt."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches.
+    """Make an empty figure; width and height are in inches.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -30,7 +30,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    """The figure, also written to ``path`` if given; the ending tells the format."""
+    """Write a figure to ``path``, if given; the ending specifies the format. Returns the figure."""
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

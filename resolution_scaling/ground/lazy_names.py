@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, because they need a host that may be missing."""
+"""Names of a package that are imported when they are first used, because they need a library that may be missing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str], needs: str) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` (PEP 562).
+    """Make the ``__getattr__`` of a module (PEP 562) that imports names when they are first used.
 
     Args:
         package: the ``__name__`` of the module.
-        homes: the file that holds each name, relative to the package, such as ``".steps.step"``.
-        needs: what the ImportError says that the names need.
+        homes: the module that defines each name, relative to the package, such as ``".steps.step"``.
+        needs: what the names need, for the message of the ImportError.
     """
 
     def get(name: str) -> Any:

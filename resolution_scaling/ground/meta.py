@@ -1,9 +1,9 @@
-"""Copies of a network without its weights, and calling them: shapes go through, no arithmetic is done."""
+"""Copies of a network without its weights: calling them computes shapes and does no arithmetic."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,27 +12,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-Forward = Callable[[nn.Module, Any], Any]
-
-
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model: a mapping as keywords, a tuple or list as positional arguments, anything else as the one input."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+from .calls import Forward, call_model, tensors_in
 
 
 def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) -> tuple[Any, ...]:
-    """Copy a network, and what refers to it, with tensors that have shapes but no data.
+    """Copy a network, and objects that refer to it, with tensors that have shapes but no data.
 
     Args:
-        model: the network. Shapes, strides, dtypes, ``requires_grad`` and ties are kept; nothing of it is changed.
-            Indices, which are buffers of integers, keep their data too: they are structure, not weights.
-        others: example inputs, or options that hold modules and parameters of the network, in any nesting: their
-            copies hold those of the copy.
-        dtype: of the floating-point tensors of the copies; None keeps theirs.
+        model: the network; it is not changed. The copy has its shapes, strides, dtypes, ``requires_grad`` and shared
+            tensors. Buffers of integers keep their data too: they are indices, not weights.
+        others: example inputs, or options that hold modules and parameters of the network, nested in any way. Their
+            copies refer to the copied network.
+        dtype: the dtype of floating-point tensors in the copies; None keeps that of each.
 
     Returns:
         ``(model, *others)``, copied.
@@ -52,7 +43,7 @@ def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) 
 def fake_copy(
     mode: FakeTensorMode, model: nn.Module, *others: Any, dtype: torch.dtype | None = None
 ) -> tuple[Any, ...]:
-    """As `meta_copy`, with fake tensors: those have no data either, but say that they are on the model's device."""
+    """Copy as `meta_copy` does, with fake tensors: they have no data either, but report the model's own device."""
     devices = [tensor.device for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
     home = devices[0] if devices else torch.device("cpu")
 
@@ -86,22 +77,11 @@ def _has_weights(value: Any) -> bool:
     )
 
 
-def tensors_in(tree: Any) -> list[torch.Tensor]:
-    """The tensors in a nesting of tuples, lists and mappings."""
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    if isinstance(tree, Mapping):
-        tree = tree.values()
-    elif not isinstance(tree, (tuple, list)):
-        return []
-    return [tensor for branch in tree for tensor in tensors_in(branch)]
-
-
 def call_on_meta(model: nn.Module, inputs: Any, forward: Forward = call_model) -> Any:
-    """Call a `meta_copy`. Tensors that its forward makes or finds elsewhere are brought to the meta device too.
+    """Call a `meta_copy`. Tensors that its forward creates or takes from elsewhere are moved to the meta device too.
 
     Raises:
-        ValueError: the network looks at the values of tensors.
+        ValueError: the call fails, for example because the network looks at the values of tensors.
     """
     try:
         with on_meta():
@@ -114,9 +94,9 @@ def call_on_meta(model: nn.Module, inputs: Any, forward: Forward = call_model) -
 
 
 class on_meta(TorchFunctionMode):
-    """A context that brings to the meta device what is made there, and what meets a tensor that is there.
+    """A context in which new tensors are on the meta device, and all tensors of a call move there if one of them is.
 
-    Such are indices, and constants that no module holds.
+    A forward may create indices, or use constants that no module holds: these would otherwise stay on another device.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

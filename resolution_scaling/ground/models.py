@@ -1,4 +1,4 @@
-"""Where a network is, and what it is put into for a while."""
+"""The device of a network, and evaluation mode for a while."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch.nn as nn
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the first parameter is; the CPU for a network that has none."""
+    """The device of the first parameter; the CPU for a network that has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each module's own mode afterwards."""
+    """Put a network into evaluation mode inside; afterwards each module has the mode that it had."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

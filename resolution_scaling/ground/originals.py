@@ -1,4 +1,4 @@
-"""What a change replaces in a network, kept so that it can be put back: after an error, or on demand."""
+"""Undoing a change of a network: what the change replaced is kept, and put back after an error or on demand."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ import torch
 import torch.nn as nn
 
 SLOTS = ("_parameters", "_buffers", "_modules")
-"""Where a module keeps what is registered on it; everything else is in its ``__dict__``, here the slot ``""``."""
+"""The dicts in which a module holds what is registered on it. All else is in its ``__dict__``, here the slot ``""``."""
 
 Contents = dict[tuple[str, str], Any]
-"""What one module holds, by slot and name."""
+"""The objects that one module holds, by slot and name."""
 
 
 class Absent:
-    """Stands for an attribute that was not there. The class itself: copies and pickles keep it what it is."""
+    """Stands for an attribute that was not there. Copies and pickles of a class are the class itself."""
 
 
 @dataclass
 class Originals:
     """The objects that a change replaced in a model, and copies of the parameters that it put in their place.
 
-    It holds paths and no modules of the model, so it can be kept on the model: it follows through `copy.deepcopy` and
-    pickling, and stays out of `state_dict`, whose keys remain those of the model's own library.
+    It refers to modules of the model by path, so the model itself can hold it: `copy.deepcopy` and pickling copy it
+    with the model, and `state_dict`, whose keys stay those of the model's library, does not contain it.
     """
 
     replaced: list[tuple[str, str, str, Any]] = field(default_factory=list)
     """Path of the module, slot, name, and what was there."""
     made: dict[str, torch.Tensor] = field(default_factory=dict)
-    """What the change made of the parameters, by name in the model."""
+    """Copies of the parameters that the change created, by name in the model."""
 
     def untouched(self, model: nn.Module) -> bool:
-        """Whether the parameters that the change made are as it made them: not trained, nor loaded, since."""
+        """Whether the parameters that the change created have the same values still: not trained, nor loaded, since."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         return all(name in parameters and _equal(copy, parameters[name]) for name, copy in self.made.items())
 
     def put_back(self, model: nn.Module) -> None:
-        """Undo the change. What was moved, cast, frozen or set to another mode since is, also in what comes back."""
+        """Undo the change.
+
+        If the model was moved, cast, frozen or set to another mode since, so is everything that is put back.
+        """
         for path, slot, name, original in self.replaced:
             module = model.get_submodule(path)
             _put(module, slot, name, _as_now(original, _contents(module).get((slot, name), Absent)))
@@ -48,7 +51,12 @@ class Originals:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[Callable[[], Originals]]:
-    """Change a model inside: it is as it was after an exception, and the value tells what was replaced so far."""
+    """Record the changes that are made to a model inside; after an exception the model is as it was.
+
+    Yields:
+        A function that gives the `Originals` of everything that was replaced so far. Only replaced objects are seen: a
+        change must assign new tensors, and not write into existing ones.
+    """
     before = {path: (module, _contents(module)) for path, module in model.named_modules()}
 
     def originals() -> Originals:
@@ -56,7 +64,7 @@ def recording(model: nn.Module) -> Iterator[Callable[[], Originals]]:
         now = dict(model.named_modules())
         for path, (module, contents) in before.items():
             if path not in now or now[path] is not module:
-                continue  # it went, or came, as a whole: its parent says so
+                continue  # the module itself was replaced: its parent records that
             after = _contents(module)
             for slot, name in contents | after:
                 original, value = contents.get((slot, name), Absent), after.get((slot, name), Absent)
@@ -80,7 +88,7 @@ def _contents(module: nn.Module) -> Contents:
 
 
 def _put(module: nn.Module, slot: str, name: str, value: Any) -> None:
-    """Past ``__setattr__``, which would look for the name in the other slots."""
+    """Put a value into a slot without ``__setattr__``, which would look for the name in the other slots."""
     held = getattr(module, slot) if slot else vars(module)
     if value is Absent:
         held.pop(name, None)
@@ -89,7 +97,7 @@ def _put(module: nn.Module, slot: str, name: str, value: Any) -> None:
 
 
 def _parameters(value: Any, name: str) -> dict[str, torch.Tensor]:
-    """Copies of a parameter, or of those of a module."""
+    """Copies of a parameter, or of the parameters of a module, by name."""
     if isinstance(value, nn.Module):
         return {f"{name}.{inner}": parameter.detach().clone() for inner, parameter in value.named_parameters()}
     return {name: value.detach().clone()} if isinstance(value, nn.Parameter) else {}
@@ -102,7 +110,7 @@ def _equal(copy: torch.Tensor, parameter: torch.Tensor) -> bool:
 
 
 def _as_now(original: Any, now: Any) -> Any:
-    """What was there, on the device, in the dtype and mode of what is there now; the same object where possible."""
+    """The original, with the device, dtype, mode and ``requires_grad`` of what is there now, uncopied if possible."""
     if isinstance(original, nn.Module) and isinstance(now, nn.Module):
         original.train(now.training)
         counterparts = {path: _contents(module) for path, module in now.named_modules()}

@@ -1,4 +1,4 @@
-"""Which shapes run through a network at a given input size, without arithmetic and without touching the network."""
+"""Shapes of a network's maps at a given image size, computed on a copy without weights, and the image that it reads."""
 
 from __future__ import annotations
 
@@ -10,48 +10,36 @@ import torch
 import torch.nn as nn
 from torch.utils._pytree import tree_leaves
 
+from .arguments import whole_number
 from .meta import meta_copy, on_meta
-
-Size = tuple[int, int]
-"""Height and width, px."""
+from .sizes import Size, as_size
 
 
 class UnfitSizeError(ValueError):
-    """The network cannot run at this input size; the text names the layer."""
-
-
-def as_size(value: Any, name: str) -> Size:
-    """One number of pixels, or height and width, as height and width.
-
-    Raises:
-        TypeError, ValueError: it is neither, or not positive; the text calls it ``name``.
-    """
-    pair = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(px, int) and not isinstance(px, bool) for px in pair):
-        raise TypeError(f"{name} is {value!r}; expected a whole number of pixels, or a pair (height, width) of them")
-    if min(pair) < 1:
-        raise ValueError(f"{name} is {value!r}; expected at least 1 px")
-    return pair
+    """The network cannot run at this image size; the text names the layer that fails."""
 
 
 def shape_copy(model: nn.Module) -> nn.Module:
-    """A copy without weights and in evaluation mode, for `run_shapes` and for drafts of a change.
+    """Copy a network without its weights, in evaluation mode, for `run_shapes` and for trying a change.
 
-    What a forward pass caches in its modules, or what is swapped in the copy, never reaches the network.
+    What a forward pass caches in its modules, or what is replaced in the copy, never reaches the network.
     """
     return meta_copy(model)[0].eval()
 
 
 def run_shapes(draft: nn.Module, size: Size, in_channels: int) -> Any:
-    """The outputs for one image ``[1, in_channels, height, width]``, as tensors with shapes but no data.
+    """Compute the shapes of the outputs for one image ``[1, in_channels, height, width]``.
 
     Args:
         draft: a `shape_copy`.
         size: height and width of the image, px.
         in_channels: channels of the image.
 
+    Returns:
+        The outputs, whose tensors have shapes but no data.
+
     Raises:
-        UnfitSizeError: the network raised; the text names the innermost layer that did, and what it read.
+        UnfitSizeError: the network raised an error; the text names the innermost layer that failed, and its input.
     """
     dtype = next((p.dtype for p in draft.parameters() if p.is_floating_point()), torch.get_default_dtype())
     with on_meta(), torch.no_grad(), _running(draft) as stack:
@@ -72,9 +60,54 @@ def run_shapes(draft: nn.Module, size: Size, in_channels: int) -> Any:
             raise UnfitSizeError(message) from error
 
 
+def image_of(
+    model: nn.Module, input_size: int | Size | None = None, in_channels: int | None = None
+) -> tuple[int, Size]:
+    """Find the channels and the size of the images that a network reads.
+
+    Args:
+        model: the network.
+        input_size: the size, px, if it is known. Default: the size that a timm network was made for, else 224.
+        in_channels: the channels, if they are known. Default: those that the network's first convolution reads, or
+            those that a timm network was made for where the network runs with these alone (it may rearrange pixels
+            into channels before its first convolution).
+
+    Raises:
+        TypeError, ValueError: an argument is not usable, or the network has no convolution to find the channels by.
+    """
+    config = getattr(model, "pretrained_cfg", None)
+    made_for, *own = (config if isinstance(config, dict) else {}).get("input_size") or (None, 224, 224)
+    own_size = as_size(tuple(own), "pretrained_cfg['input_size']")
+    size = own_size if input_size is None else as_size(input_size, "input_size")
+    if in_channels is not None:
+        return whole_number(in_channels, "in_channels"), size
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        raise ValueError(
+            f"{type(model).__name__} has no Conv2d, by which the channels of its images could be found: pass "
+            "in_channels where that is possible"
+        )
+    if made_for in (None, first.in_channels):
+        return first.in_channels, size
+    draft = shape_copy(model)  # timm's record is of the pretrained network; this one may be built for other channels
+    only_as_made = not _runs(draft, own_size, first.in_channels) and _runs(draft, own_size, made_for)
+    return made_for if only_as_made else first.in_channels, size
+
+
+def _runs(draft: nn.Module, size: Size, in_channels: int) -> bool:
+    try:
+        run_shapes(draft, size, in_channels)
+    except UnfitSizeError:
+        return False
+    return True
+
+
 @contextmanager
 def _running(model: nn.Module) -> Iterator[list[tuple[str, list[torch.Size]]]]:
-    """Names of the modules that have begun and not ended, and the shapes that they read: the innermost is last."""
+    """Follow which modules are running: the names of those that have begun and not ended, with the shapes they read.
+
+    The innermost is last.
+    """
     stack: list[tuple[str, list[torch.Size]]] = []
     handles = []
     for name, module in model.named_modules():

@@ -1,1 +1,1 @@
-"""Model scaling, the rival of resolution scaling: narrower or shallower networks at equal FLOPs."""
+"""Model scaling, the rival of resolution scaling: narrower or shallower networks with equal FLOPs."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..ground.arguments import positive_number
 from ..ground.meta import meta_copy
 
 KNOWN = (nn.Conv2d, nn.Linear, _BatchNorm)
@@ -19,8 +20,9 @@ KNOWN = (nn.Conv2d, nn.Linear, _BatchNorm)
 class WidthAxis:
     """The widths of a network, in steps of one channel of its widest layer.
 
-    How many channels of a layer are left follows from how many it has, so layers that are added keep equal numbers.
-    Those of grouped convolutions stay multiples of their groups, depthwise convolutions stay depthwise.
+    The new number of channels of a layer depends on its old number alone, so layers whose outputs are added keep equal
+    numbers. Channels of grouped convolutions stay multiples of their groups; depthwise convolutions stay depthwise.
+    Channels of the image and outputs of the last layer stay.
     """
 
     name = "width"
@@ -29,7 +31,7 @@ class WidthAxis:
         self.base = base
         layers = _layers(base)
         if not layers or not isinstance(layers[0], nn.Conv2d):
-            raise TypeError(f"{type(base).__name__} does not begin with a convolution: width scaling is for ResNets")
+            raise TypeError(f"base is a {type(base).__name__}, which does not begin with a convolution; use a ResNet")
         for path, module in base.named_modules():
             own = [
                 *module.parameters(recurse=False),
@@ -41,7 +43,7 @@ class WidthAxis:
                     f"own, and {type(module).__name__} is neither a convolution nor a batch norm nor a linear layer"
                 )
         self.quantum: dict[int, int] = defaultdict(lambda: 1)
-        """Of which a number of channels must stay a multiple."""
+        """For each number of channels, the number of which it must stay a multiple."""
         for layer in layers:
             if isinstance(layer, nn.Conv2d) and not _is_depthwise(layer):
                 for channels in (layer.in_channels, layer.out_channels):
@@ -49,19 +51,21 @@ class WidthAxis:
         self.widest = self.step = max(layer.weight.shape[0] for layer in layers[:-1] or layers)
 
     def step_of(self, size: float) -> int:
-        """The step nearest to a factor."""
-        if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 < size < math.inf:
-            raise ValueError(f"size is {size!r}; expected the factor of the width, such as 0.5")
-        return max(1, round(size * self.widest))
+        """The step nearest to a factor.
+
+        Raises:
+            TypeError, ValueError: it is not a number above 0.
+        """
+        return max(1, round(positive_number(size, "size", example="the factor 0.5 of the width") * self.widest))
 
     def configuration(self, step: int) -> dict[str, float]:
-        """What a step stands for."""
+        """The factor of the width at a step."""
         return {"width": step / self.widest}
 
     def build(self, step: int, device: torch.device) -> nn.Module:
-        """The network, initialised as ResNets are: convolutions as He et al. (fan out), the rest as PyTorch does."""
+        """The network at a step. Its convolutions are initialised as in ResNets (He et al., fan out)."""
 
-        def left(channels: int) -> int:
+        def scaled(channels: int) -> int:
             quantum = self.quantum.get(channels, 1)
             return quantum * max(1, math.floor(channels * step / self.widest / quantum + 0.5))
 
@@ -69,21 +73,21 @@ class WidthAxis:
         first, *_, last = _layers(model)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
-                module.groups = left(module.groups) if _is_depthwise(module) else module.groups
-                module.in_channels = module.in_channels if module is first else left(module.in_channels)
-                module.out_channels = module.out_channels if module is last else left(module.out_channels)
+                module.groups = scaled(module.groups) if _is_depthwise(module) else module.groups
+                module.in_channels = module.in_channels if module is first else scaled(module.in_channels)
+                module.out_channels = module.out_channels if module is last else scaled(module.out_channels)
                 shape = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
             elif isinstance(module, nn.Linear):
-                module.in_features = left(module.in_features)
-                module.out_features = module.out_features if module is last else left(module.out_features)
+                module.in_features = scaled(module.in_features)
+                module.out_features = module.out_features if module is last else scaled(module.out_features)
                 shape = (module.out_features, module.in_features)
             elif isinstance(module, _BatchNorm):
-                module.num_features = left(module.num_features)
+                module.num_features = scaled(module.num_features)
                 shape = (module.num_features,)
             else:
                 continue
             _remake(module, shape, device)
-        _tell_channels(model, left)
+        _correct_records(model, scaled)
         if device.type != "meta":
             _initialise(model)
         return model
@@ -98,7 +102,7 @@ def _is_depthwise(layer: nn.Conv2d) -> bool:
 
 
 def _remake(module: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
-    """New tensors: the weight in this shape, all others with one number for each of its first dimension."""
+    """Give a layer new tensors: a weight of this shape, and all others with as many numbers as its first dimension."""
     tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
     for held in tables:
         for name, tensor in held.items():
@@ -107,13 +111,13 @@ def _remake(module: nn.Module, shape: tuple[int, ...], device: torch.device) -> 
                 held[name] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _tell_channels(model: nn.Module, left: Callable[[int], int]) -> None:
-    """What timm's networks say about themselves."""
+def _correct_records(model: nn.Module, scaled: Callable[[int], int]) -> None:
+    """Correct the numbers of channels that timm's networks record."""
     for name in ("num_features", "head_hidden_size"):
         if isinstance(getattr(model, name, None), int):
-            setattr(model, name, left(getattr(model, name)))
+            setattr(model, name, scaled(getattr(model, name)))
     for info in getattr(model, "feature_info", None) or []:
-        info["num_chs"] = left(info["num_chs"])
+        info["num_chs"] = scaled(info["num_chs"])
 
 
 def _initialise(model: nn.Module) -> None:
@@ -124,4 +128,4 @@ def _initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     start = getattr(model, "init_weights", None)
     if start is not None:
-        start()  # of timm, which also starts each block as an identity
+        start()  # timm's own, which also initialises each block as an identity

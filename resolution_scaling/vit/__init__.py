@@ -1,1 +1,1 @@
-"""Lower resolution of vision transformers: token grids and patch sizes."""
+"""Vision transformers at lower resolution: token grids and patch sizes; one file for each family of models."""

@@ -1,24 +1,23 @@
-"""Image size, token grid and patch size of a vision transformer: each from the other two, whole, and square."""
+"""Image size, token grid and patch size of a vision transformer: each follows from the other two."""
 
 from __future__ import annotations
 
 import math
-import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Side = tuple[int, int]
-"""Height and width."""
+from ..ground.arguments import whole_number
+from ..ground.sizes import Grid, Size
 
 
 class TokenSizes(NamedTuple):
-    """What a ViT sees: ``image_size = grid * patch_size``. Each is (height, width)."""
+    """The sizes at which a ViT works: ``image_size = grid * patch_size``."""
 
-    image_size: Side | None
-    """px; None where the model takes any size."""
-    grid: Side | None
-    """tokens; None where the model takes any size."""
-    patch_size: Side
-    """px of the image behind a token."""
+    image_size: Size | None
+    """px; None if the model takes images of any size."""
+    grid: Grid | None
+    """Tokens; None if the model takes images of any size."""
+    patch_size: Size
+    """px of the image for each token."""
 
 
 def solve(
@@ -29,14 +28,21 @@ def solve(
     patch_size: int | None = None,
     patch_can_change: bool = True,
 ) -> TokenSizes:
-    """All sizes, from those that are given and from those of now: see `scale_vit`.
+    """Compute all sizes from those that are given, and from the present sizes where they are needed; see `scale_vit`.
+
+    Args:
+        now: the present sizes.
+        image_size: side of the image, px.
+        grid: tokens a side.
+        patch_size: side of a patch, px.
+        patch_can_change: False if the patch size must stay.
 
     Raises:
         TypeError: a size is not a whole number.
-        ValueError: none is given, or they do not fit each other; the text names the nearest that do.
+        ValueError: none is given, or they do not fit each other; the text names the nearest sizes that do.
     """
     if image_size is None and grid is None and patch_size is None:
-        raise ValueError("give at least one of image_size, grid and patch_size")
+        raise ValueError("image_size, grid and patch_size are all None; expected at least one of them, such as grid=11")
     image, tokens = _square("image_size", image_size, "px"), _square("grid", grid, "tokens")
     patch = _square("patch_size", patch_size, "px")
     if patch is None and image is not None and tokens is not None:
@@ -48,8 +54,8 @@ def solve(
         patch = (image[0] // tokens[0],) * 2
     if patch is not None and patch != now.patch_size and not patch_can_change:
         raise ValueError(
-            f"patch_size {patch[0]} px: this model has no patch embedding that can be resampled, a token stays "
-            f"{now.patch_size[0]} px wide. Scale it with grid or image_size"
+            f"patch_size is {patch[0]} px, but the patch embedding of this model cannot be resampled: a token stays "
+            f"{now.patch_size[0]} px wide. Scale the model with grid or image_size"
         )
     patch = patch or now.patch_size
     if image is None:
@@ -68,30 +74,23 @@ def solve(
     return TokenSizes(image, cut, patch)
 
 
-def _square(name: str, value: Any, unit: str) -> Side | None:
+def _square(name: str, value: int | None, unit: str) -> tuple[int, int] | None:
     if value is None:
         return None
-    try:
-        side = operator.index(value)
-    except TypeError:
-        side = None
-    if side is None or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; expected one whole number of {unit}, the side of a square")
-    if side < 1:
-        raise ValueError(f"{name} is {value!r}; expected at least 1 ({unit})")
+    side = whole_number(value, name, unit=unit, example=f"{name}=16 for a square of 16 x 16 {unit}")
     return side, side
 
 
 def _multiples_around(number: int, step: int) -> list[int]:
-    """The multiples of a step on both sides of a number that is none, without 0."""
+    """The nearest multiples of ``step`` below and above a number that is not a multiple; 0 is left out."""
     below = number // step * step
     return [multiple for multiple in (below, below + step) if multiple]
 
 
-def _does_not_divide(image: int, patch: Side, patch_can_change: bool) -> str:
+def _does_not_divide(image: int, patch: Size, patch_can_change: bool) -> str:
     fitting = [f"{size} px (grid {size // patch[0]})" for size in _multiples_around(image, math.lcm(*patch))]
     text = (
-        f"image_size {image} px is no multiple of the patch size, {patch[0]} px, and pixels would be lost: "
+        f"image_size {image} px is not a multiple of the patch size, {patch[0]} px, and pixels would be lost: "
         f"the nearest sizes are {' and '.join(fitting)}"
     )
     if not patch_can_change:

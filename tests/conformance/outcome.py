@@ -11,7 +11,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from resolution_scaling.ground.meta import tensors_in
+from resolution_scaling.ground.calls import tensors_in
 from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.calibration.batches import call_model
 from torchprune_spatial.check.network import check_network

@@ -50,12 +50,12 @@ def test_curves_by_hand():
         *("GFLOPs (2 x MACs)", "weights, MB", "largest operator, MB", "peak of activations, MB")
     ]
     for (method, setting), report in costs.reports.items():
-        assert peak[method][costs.sizes[method, setting]] == report.peak_bytes / 1e6
+        assert peak[{"rc": "RC", "fcr": "FCR"}[method]][costs.sizes[method, setting]] == report.peak_bytes / 1e6
     assert {axes.get_xlabel() for axes in figure.axes} == {"resolution, px"}
 
 
 def test_rows_table_and_csv(tmp_path):
-    costs = rs.compare_resolutions(convolutions(), [16, 8], "RC", batch=2)
+    costs = rs.compare_resolutions(convolutions(), [16, 8], "rc", batch=2)
     assert [(row["size_px"], row["input"]) for row in costs.rows()] == [(16, "2x3x16x16"), (8, "2x3x8x8")]
     assert costs.rows()[1]["times_fewer_flops"] == pytest.approx(flops_by_hand(16) / flops_by_hand(8), rel=1e-3)
     assert "RC 8 px" in str(costs)
@@ -104,9 +104,9 @@ def test_the_network_is_left_alone():
     [
         (([],), ValueError, "sizes is empty"),
         (([1.5],), TypeError, "a size of sizes is 1.5"),
-        (([8], "crop"), ValueError, "methods is .*'RC', 'FCR', 'tokens'"),
+        (([8], "crop"), ValueError, "methods is .*'rc', 'fcr', 'tokens'"),
         (([8], ()), ValueError, "methods is"),
-        (([256], "FCR"), ValueError, "above the 224 px"),
+        (([256], "fcr"), ValueError, "above the 224 px"),
         (([8], "tokens"), TypeError, "not a vision transformer"),
     ],
 )

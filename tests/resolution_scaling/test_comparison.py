@@ -64,7 +64,10 @@ def test_one_size_for_all():
     assert row["weight_bytes"] == 2 * (4 * 9 + 4)
 
 
-@pytest.mark.parametrize(("models", "message"), [({}, "at least one network"), ({"a": 3}, r"models\['a'\] is a int")])
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [({}, "dict of at least one network"), ({"a": 3}, r"models\['a'\] is a int")],
+)
 def test_bad_arguments(models, message):
     with pytest.raises(TypeError, match=message):
         rs.compare(models)

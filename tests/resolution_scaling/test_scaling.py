@@ -53,11 +53,11 @@ def test_the_original_stays_and_scaling_can_be_undone(kind, request):
 
 
 def test_bad_arguments(cnn, vit):
-    with pytest.raises(ValueError, match=r"method is 'rc': it changes the data.*transforms"):
+    with pytest.raises(ValueError, match=r"method is 'rc' \(it changes the images.*transforms"):
         rs.scale_resolution(cnn, 160, method="rc")
     with pytest.raises(ValueError, match="method is 'half'; expected one of 'auto', 'fcr', 'tokens'"):
         rs.scale_resolution(cnn, 160, method="half")
-    with pytest.raises(TypeError, match="ResNet is reduced by FCR, which takes size, and neither grid nor"):
+    with pytest.raises(TypeError, match="ResNet is reduced by FCR: size is None, grid 11 and patch_size None"):
         rs.scale_resolution(cnn, grid=11)
-    with pytest.raises(TypeError, match="interpolation cannot be used with a vision transformer"):
+    with pytest.raises(TypeError, match="interpolation cannot be used for a vision transformer"):
         rs.scale_resolution(vit, grid=11, interpolation="area")

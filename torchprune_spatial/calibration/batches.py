@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, IterableDataset
 
-from resolution_scaling.ground.meta import Forward, call_model
+from resolution_scaling.ground.calls import Forward, call_model
 
 from .regions import RegionMasks, regions_from_mask, regions_from_target
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from torch_pruning.dependency import Dependency, DependencyGraph, Group
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.meta import tensors_in
+from resolution_scaling.ground.calls import tensors_in
 
 from ..calibration.batches import call_model
 from ..graph.attention import attention_heads, update_attention

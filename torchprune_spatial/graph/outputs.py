@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.meta import tensors_in
+from resolution_scaling.ground.calls import tensors_in
 
 from .groups import CHANNEL_LAYERS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.nn as nn
 
-from resolution_scaling.cost.trace import trace
+from resolution_scaling.cost.tracing import trace
 from resolution_scaling.ground.meta import call_on_meta, meta_copy
 
 from ..calibration.batches import Forward, call_model

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch import fx
 
-from resolution_scaling.ground.meta import tensors_in
+from resolution_scaling.ground.calls import tensors_in
 
 from .channel_scatter import ChannelScatter
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch.nn as nn
 
-from ...ground.meta import tensors_in
+from ...ground.calls import tensors_in
 from ...scaling import METHODS, scale_resolution
-from ...vit.scaling import is_vit
+from ...vit.registry import is_vit
 from .registry import Algorithm, dummy_input_of, register_algorithm
 
 SIZES = ("size", "grid", "patch_size")

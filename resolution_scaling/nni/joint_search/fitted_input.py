@@ -9,8 +9,8 @@ import torch
 import torch.nn as nn
 
 from ...cnn.resized_conv import resize_maps
-from ...ground.shapes import Size
-from ...vit.scaling import is_vit, token_sizes
+from ...ground.sizes import Size
+from ...vit.registry import is_vit, token_sizes
 
 
 class ResizedImages:

@@ -8,11 +8,13 @@ from typing import Any
 import torch.nn as nn
 from tabulate import tabulate
 
-from ...cnn.reduction import RestoreOutputs, image_of
+from ...cnn.reduction import RestoreOutputs
 from ...cnn.resized_conv import FirstConvReduction, ResizedConv2d, proportional
 from ...cost.profiling import profile
-from ...ground.shapes import Size
-from ...vit.scaling import KEPT, is_vit, token_sizes
+from ...ground.shapes import image_of
+from ...ground.sizes import Size
+from ...vit.registry import is_vit, token_sizes
+from ...vit.scaling import KEPT
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from schema import And, Optional, Or, Schema, Use
 from torch.utils._pytree import tree_map
 
 from ...cnn.resized_conv import INTERPOLATIONS
-from ...ground.meta import meta_copy, tensors_in
-from ...ground.shapes import as_size
+from ...ground.calls import tensors_in
+from ...ground.meta import meta_copy
+from ...ground.sizes import as_size
 from ...scaling import METHODS, scale_resolution, undo_scaling
 from .scaling_plan import NetworkSizes, ScalingPlan, changed_modules, costs_of, network_method, sizes_of
 from .wrapped_modules import changing, show_resized

@@ -1,80 +1,22 @@
-import copy
-import io
-import pickle
-
-import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 import torchvision.models as tv
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resolution_scaling.cnn.folding import fold_first_batch_norm
 from resolution_scaling.cnn.reduction import FirstConvReduction, reduce_after_first_conv, undo_first_conv_reduction
 from resolution_scaling.cost.profiling import profile
-from resolution_scaling.ground.shapes import shape_copy
 from tests.unets import ResUNet
 
-
-class Denoiser(nn.Module):
-    """DnCNN: what the network gives is added to the image."""
-
-    def __init__(self, channels=2):
-        super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
-            *(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, channels, 3, padding=1)),
-        )
-
-    def forward(self, image):
-        return image + self.body(image)
-
-
-class TwoMaps(nn.Module):
-    """Outputs in a mapping: logits at full and half size, their labels, and a score of the image."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
-
-    def forward(self, image):
-        logits = self.head(self.stem(image))
-        small = F.avg_pool2d(logits, 2)
-        return {"maps": [logits, small], "labels": logits.argmax(1, keepdim=True), "score": logits.mean((2, 3))}
-
-
-def fcn():
-    return tv.segmentation.fcn_resnet50(weights=None, weights_backbone=None)
-
-
-def small_net():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        *(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
-        *(nn.Conv2d(8, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
-    )
-
-
-def same_padded_net():
-    """With timm's own classes of convolution and batch norm."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        *(timm.layers.Conv2dSame(3, 8, 3, stride=2, bias=False), timm.layers.BatchNormAct2d(8)),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
-    )
+from .networks import BUILDERS, Denoiser, TwoMaps, fcn, slow, small_net, state
 
 
 def flops(model, size, channels=3):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(2, channels, *size, device="meta"))
     return counter.get_total_flops()
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 NETWORKS = [  # network, full and low size, the convolutions that read the image
@@ -181,6 +123,19 @@ def test_the_sizes_of_timm_and_224_are_the_defaults():
     assert "112x112 -> 80x80 bilinear" in repr(model)
 
 
+@pytest.mark.parametrize("in_channels", [1, 2, 13])
+def test_images_of_any_number_of_channels(in_channels):
+    model = timm.create_model("test_resnet", in_chans=in_channels).eval()  # timm says: 3 channels, 160 px
+    reduce_after_first_conv(model, 80)
+    seen = []
+    model.layer1.register_forward_pre_hook(lambda layer, args: seen.append(args[0].shape[-1]))
+    model(torch.rand(1, in_channels, 160, 160))
+    plain = timm.create_model("test_resnet", in_chans=in_channels).eval()
+    plain.layer1.register_forward_pre_hook(lambda layer, args: seen.append(args[0].shape[-1]))
+    plain(torch.rand(1, in_channels, 80, 80))
+    assert seen[0] == seen[1]
+
+
 def test_dense_outputs_keep_their_size():
     model = reduce_after_first_conv(ResUNet(4), 48, 64).eval()
     assert model(torch.rand(2, 1, 64, 64)).shape == (2, 1, 64, 64)
@@ -229,139 +184,23 @@ def test_reducing_again_starts_from_the_original():
     assert len(unet._forward_hooks) == 1
 
 
-BUILDERS = [
-    (small_net, (2, 3, 32, 32)),
-    (lambda: ResUNet(4), (2, 1, 32, 32)),
-    (Denoiser, (2, 2, 32, 32)),
-    (same_padded_net, (2, 3, 32, 32)),
-]
-
-
 @pytest.mark.parametrize(("build", "shape"), BUILDERS)
 def test_undo_is_exact(build, shape):
     model, image = build().eval(), torch.rand(shape)
-    expected, before = model(image), _state(model)
+    expected, before = model(image), state(model)
     reduce_after_first_conv(model, 16, 32)
     assert not torch.equal(model(image), expected)
     assert undo_first_conv_reduction(model) is model
     assert torch.equal(model(image), expected)
-    assert _state(model) == before
+    assert state(model) == before
 
 
 def test_undo_inside_another_network():
     outer = nn.Sequential(reduce_after_first_conv(ResUNet(4), 48, 64), nn.Sigmoid())
     undo_first_conv_reduction(outer)
-    assert _state(outer[0]) == _state(undo_first_conv_reduction(outer[0]))
+    assert state(outer[0]) == state(undo_first_conv_reduction(outer[0]))
     assert not outer[0]._forward_hooks
     assert type(outer[0].encoder[0][0]) is nn.Conv2d
-
-
-@pytest.mark.parametrize(("build", "shape"), BUILDERS)
-def test_survives_copies_and_files(build, shape):
-    model, image = build().eval(), torch.rand(shape)
-    keys = list(model.state_dict())
-    expected = reduce_after_first_conv(model, 16, 32)(image)
-    assert list(model.state_dict()) == keys
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False)):
-        assert torch.equal(other(image), expected)
-        assert repr(other) == repr(model)
-        assert repr(undo_first_conv_reduction(other)) == repr(build())
-    fresh = reduce_after_first_conv(build().eval(), 16, 32)
-    fresh.load_state_dict(model.state_dict())
-    assert torch.equal(fresh(image), expected)
-
-
-def test_a_convolution_of_another_class_stays_one():
-    model = reduce_after_first_conv(same_padded_net(), 16, 32)
-    assert isinstance(model[0], timm.layers.Conv2dSame)
-    assert isinstance(model[0], FirstConvReduction)
-    assert type(copy.deepcopy(model)[0]) is type(model[0])
-    assert repr(model[0]).startswith("FirstConvReduction(3, 8, kernel_size=(3, 3)")
-
-
-NEW_EXPORTERS = pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7), reason="older exporters")
-
-
-@NEW_EXPORTERS
-@pytest.mark.parametrize(("build", "shape"), BUILDERS)
-def test_export(build, shape):
-    model, image = reduce_after_first_conv(build().eval(), 16, 32), torch.rand(shape)
-    exported = torch.export.export(model, (image,)).module()
-    assert torch.allclose(exported(image), model(image), atol=1e-6)
-
-
-def test_a_forward_left_on_the_layer_does_not_hide_the_reduction():
-    """NNI leaves a bound method on each layer that it unwrapped."""
-    model, image = small_net().eval(), torch.rand(1, 3, 32, 32)
-    expected = reduce_after_first_conv(copy.deepcopy(model), 16, 32)(image)
-    for module in model.modules():
-        module.forward = module.forward
-    assert torch.equal(reduce_after_first_conv(model, 16, 32)(image), expected)
-
-
-@pytest.mark.parametrize(("build", "shape"), [BUILDERS[0], BUILDERS[2]])
-def test_symbolic_trace(build, shape):
-    model, image = reduce_after_first_conv(build().eval(), 16, 32), torch.rand(shape)
-    assert torch.equal(torch.fx.symbolic_trace(model)(image), model(image))
-
-
-@NEW_EXPORTERS
-@pytest.mark.parametrize(
-    ("build", "shape", "interpolation"),
-    [(*BUILDERS[0], "bilinear"), slow(*BUILDERS[0], "nearest"), (*BUILDERS[1], "bilinear"), slow(*BUILDERS[2], "area")],
-)
-def test_onnx(build, shape, interpolation, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model, image = reduce_after_first_conv(build().eval(), 24, 32, interpolation=interpolation), torch.rand(shape)
-    program = torch.onnx.export(model, (image,), dynamo=True, opset_version=18, verbose=False)
-    assert program.model.opset_imports[""] == 18
-    program.save(tmp_path / "net.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
-    np.testing.assert_allclose(output, model(image).detach().numpy(), atol=1e-5)
-
-
-def test_torch_pruning():
-    model, image = reduce_after_first_conv(tv.resnet18(), 64, 96).eval(), torch.rand(1, 3, 96, 96)
-    graph = tp.DependencyGraph().build_dependency(model, example_inputs=image)
-    graph.get_pruning_group(model.conv1, tp.prune_conv_out_channels, idxs=[*range(16)]).prune()
-    assert (model.conv1.out_channels, model.bn1.num_features) == (48, 48)
-    assert model.conv1(image).shape == (1, 48, 32, 32)
-    assert model(image).shape == (1, 1000)
-    assert type(undo_first_conv_reduction(model).conv1) is nn.Conv2d
-
-
-def test_trains():
-    model = reduce_after_first_conv(small_net(), 16, 32)
-    model(torch.rand(4, 3, 32, 32)).sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half, torch.double])
-def test_other_precisions(dtype):
-    for model, channels in ((small_net(), 3), (Denoiser(), 2)):
-        reduce_after_first_conv(model.to(dtype).eval(), 16, 32)
-        image = torch.rand(1, channels, 32, 32)
-        output = model(image.to(dtype))
-        assert output.dtype == dtype
-        assert torch.allclose(output.float(), model.float()(image), atol=0.05)
-
-
-def test_autocast():
-    model = reduce_after_first_conv(small_net(), 16, 32).eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(torch.rand(1, 3, 32, 32)).shape == (1, 5)
-
-
-def _state(model):
-    """All that can be seen of a network: classes, attributes, flags, hooks, tensors."""
-    return [
-        (name, type(m), m.extra_repr(), m.training, sorted(vars(m)), list(m._forward_hooks), list(m._forward_pre_hooks))
-        for name, m in model.named_modules()
-    ] + [(name, id(t), t._version) for name, t in [*model.named_parameters(), *model.named_buffers()]]
 
 
 class Patches(nn.Module):
@@ -408,111 +247,37 @@ class Flatten2(nn.Sequential):
         ),
         (lambda: ResUNet(4), (36, 64), "ResUNet cannot run at 36x36 px: the forward of ResUNet fails"),
         (Patches, (24, 32), r"Patches cannot run at 24x24"),
-        (skipped, (16, 32), "something behind it also reads the image"),
+        (skipped, (16, 32), "a later layer also reads the image"),
         (small_net, (48, 32), "size is 48, larger than input_size"),
-        (small_net, (0, 32), "size is 0; expected at least 1 px"),
-        (small_net, (-3, 32), "at least 1 px"),
-        (small_net, ((16, 0), 32), "at least 1 px"),
+        (small_net, (0, 32), "size is 0; expected a whole number of px above 0"),
+        (small_net, (-3, 32), "size is -3; expected"),
+        (small_net, ((16, 0), 32), "size is 0; expected"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (1, 2), "Sequential has no Conv2d"),
         (lambda: Flatten2(nn.Conv2d(3, 4, 1)), (16, 32), "restore_outputs=False"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_changes(build, arguments, text):
     model = build()
-    before = _state(model)
+    before = state(model)
     with pytest.raises(ValueError, match=text):
         reduce_after_first_conv(model, *arguments)
-    assert _state(model) == before
+    assert state(model) == before
 
 
 @pytest.mark.parametrize("size", [16.0, "16", True, None, (16, 16, 16), (16.0, 16), (16,)])
 def test_sizes_that_are_none(size):
     model = small_net()
-    before = _state(model)
-    with pytest.raises(TypeError, match=r"size is .*expected a whole number of pixels, or a pair"):
+    before = state(model)
+    with pytest.raises(TypeError, match=r"size is .*expected a whole number of px, or a pair"):
         reduce_after_first_conv(model, size, 32)
-    assert _state(model) == before
+    assert state(model) == before
 
 
 def test_a_failure_leaves_an_earlier_reduction():
     model = reduce_after_first_conv(ResUNet(4), 48, 64)
-    before = _state(model)
+    before = state(model)
     with pytest.raises(ValueError, match="cannot run"):
         reduce_after_first_conv(model, 36, 64)
     with pytest.raises(ValueError, match="interpolation is 'cubic'; expected one of bilinear"):
         reduce_after_first_conv(model, 32, 64, interpolation="cubic")
-    assert _state(model) == before
-
-
-def test_looking_at_shapes_leaves_no_trace():
-    class Caching(nn.Conv2d):
-        def forward(self, x):
-            self.seen = super().forward(x)
-            return self.seen
-
-    model = nn.Sequential(Caching(3, 4, 3), nn.AdaptiveAvgPool2d(1))
-    reduce_after_first_conv(model, 16, 32)
-    assert not hasattr(model[0], "seen")
-    draft = shape_copy(model)
-    assert draft[0].weight.is_meta
-    assert not model[0].weight.is_meta
-    assert model.training
-    assert not draft.training
-
-
-def unlike_new(model):
-    """Batch norms with other statistics than those of a new network."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
-
-
-@pytest.mark.parametrize(
-    ("build", "folded"),
-    [
-        (small_net, {"1": nn.Identity}),
-        slow(tv.resnet18, {"bn1": nn.Identity}),
-        (same_padded_net, {"1": nn.Sequential}),  # the activation stays
-        slow(
-            lambda: timm.create_model("repvgg_a0"),
-            {"stem.conv_kxk.bn": nn.Sequential, "stem.conv_1x1.bn": nn.Sequential},
-        ),
-    ],
-)
-@pytest.mark.parametrize("first", ["fold", "reduce"])
-def test_folding_is_the_same_function(build, folded, first):
-    model, image = unlike_new(build()), torch.rand(2, 3, 64, 64)
-    plain = reduce_after_first_conv(copy.deepcopy(model), 40, 64)
-    if first == "fold":
-        reduce_after_first_conv(fold_first_batch_norm(model, 64), 40, 64)
-    else:
-        fold_first_batch_norm(reduce_after_first_conv(model, 40, 64), 64)
-    torch.testing.assert_close(model(image), plain(image), rtol=1e-3, atol=1e-4)
-    assert {name: type(model.get_submodule(name)) for name in folded} == folded
-
-
-def test_what_cannot_fold_stays():
-    class Shared(nn.Module):
-        """The convolution is read by a norm and by the sum."""
-
-        def __init__(self):
-            super().__init__()
-            self.first, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
-
-        def forward(self, image):
-            x = self.first(image)
-            return x + self.norm(x)
-
-    for model, text in (
-        (small_net(), "training mode"),
-        (tv.convnext_tiny().eval(), "no batch norm that reads"),
-        (unlike_new(Shared()), "first of Shared is read by more than norm"),
-    ):
-        before = _state(model)
-        with pytest.raises(ValueError, match=text):
-            fold_first_batch_norm(model, 64)
-        assert _state(model) == before
+    assert state(model) == before

@@ -6,41 +6,43 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torchvision.models import vit_b_16
+from torchvision.models import VisionTransformer, vit_b_16
 
-from recipes.vit_table1.__main__ import TABLE_1, compare, main
 from resolution_scaling.cost.profiling import profile
 
+VIT_S = {"image_size": 224, "patch_size": 16, "num_layers": 12, "num_heads": 6, "hidden_dim": 384, "mlp_dim": 1536}
+TABLE_1 = [  # what differs from ViT-S; as printed (Morlier et al., GRETSI 2025, Table 1): memory in MB, GFLOPs
+    ({"hidden_dim": 132}, "25.9", "4.5"),
+    ({"mlp_dim": 144}, "66.6", "4.7"),
+    ({"num_layers": 4}, "65.3", "5.0"),
+    ({"hidden_dim": 216, "mlp_dim": 848}, "39.4", "4.8"),
+    ({"image_size": 8 * 8, "patch_size": 8}, "26.1", "4.7"),
+    ({"image_size": 8 * 12, "patch_size": 12}, "32.0", "4.7"),
+    ({"image_size": 8 * 16, "patch_size": 16}, "40.3", "4.7"),
+    ({"image_size": 8 * 24, "patch_size": 24}, "63.9", "4.8"),
+    ({"image_size": 8 * 32, "patch_size": 32}, "97.0", "4.8"),
+    ({"hidden_dim": 252}, "50.7", "9.1"),
+    ({"mlp_dim": 744}, "72.1", "9.0"),
+    ({"num_layers": 7}, "70.6", "8.7"),
+    ({"image_size": 11 * 8, "patch_size": 8}, "30.4", "8.9"),
+    ({"image_size": 11 * 12, "patch_size": 12}, "41.6", "9.0"),
+    ({"image_size": 11 * 16, "patch_size": 16}, "57.2", "9.0"),
+    ({"image_size": 11 * 24, "patch_size": 24}, "101.8", "9.1"),
+    ({"image_size": 11 * 32, "patch_size": 32}, "164.4", "9.2"),
+]
 
-def test_the_table_is_whole():
-    assert [row.resolution for row in TABLE_1] == 9 * [9] + 8 * [11]
-    # Sums of the printed columns: resolution 9, then 11.
-    for resolution, sums in ((9, (456.5, 42.7, 593.64)), (11, (588.8, 72.0, 581.41))):
-        rows = [row for row in TABLE_1 if row.resolution == resolution]
-        assert (
-            tuple(round(sum(getattr(row, key) for row in rows), 2) for key in ("memory_mb", "gflops", "top1")) == sums
-        )
+
+def vit_s(**sizes):
+    with torch.device("meta"):
+        return VisionTransformer(**(VIT_S | sizes))
 
 
-@pytest.mark.parametrize("row", TABLE_1, ids=lambda row: f"{row.resolution}: {row.method}")
-def test_row(row):
-    model = row.network()
+@pytest.mark.parametrize(("sizes", "memory_mb", "gflops"), TABLE_1)
+def test_row(sizes, memory_mb, gflops):
+    model = vit_s(**sizes)
     costs = profile(model, (1, 3, model.image_size, model.image_size), definition="gretsi2025")
-    assert f"{costs.memory_bytes / 1e6:.1f}" == f"{row.memory_mb:.1f}"
-    assert f"{costs.flops / 1e9:.1f}" == f"{row.gflops:.1f}"
-
-
-def test_three_counts_side_by_side():
-    """ViT-S of 8 x 8 patches of 16 px: 2.88 GFLOPs, 88.8 MB of float32."""
-    row = next(row for row in TABLE_1 if row.method == "grid 8 x 8, patches of 16 px")
-    assert list(compare(row).values())[1:] == ["70.64", "40.3", "40.3", "88.8", "4.7", "4.7", "2.88"]
-
-
-@pytest.mark.slow
-def test_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["vit_table1", "--output", str(tmp_path / "table.md")])
-    main()
-    assert (tmp_path / "table.md").read_text().count("\n| ") == 17 + 2
+    assert f"{costs.memory_bytes / 1e6:.1f}" == memory_mb
+    assert f"{costs.flops / 1e9:.1f}" == gflops
 
 
 def test_timm_and_torchvision_alike():
@@ -57,12 +59,24 @@ def test_timm_and_torchvision_alike():
     assert "not the right cost" in str(mine)
 
 
+def test_images_of_one_channel():
+    """They change the patch embedding alone: 196 patches of 16 x 16 px, 384 channels of a token."""
+    color, gray = (
+        profile(timm.create_model("vit_small_patch16_224", in_chans=c), (1, c, 224, 224), definition="gretsi2025")
+        for c in (3, 1)
+    )
+    weights = 196 * 16 * 16 * 384
+    assert color.flops - gray.flops == 2 * 2 * weights
+    assert color.weight_bytes - gray.weight_bytes == 2 * weights
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "text"),
     [
-        (nn.Conv2d(3, 8, 3), (1, 3, 224, 224), "model is a Conv2d, whose sizes are not where"),
-        (TABLE_1[0].network(), (2, 3, 224, 224), "of one square image"),
-        (TABLE_1[0].network(), (1, 3, 224, 192), "of one square image"),
+        (nn.Conv2d(3, 8, 3), (1, 3, 224, 224), "model is a Conv2d; definition='gretsi2025' is for vision transformers"),
+        (vit_s(), (2, 3, 224, 224), "for one square image"),
+        (vit_s(), (1, 3, 224, 192), "for one square image"),
+        (vit_s(), (1, 1, 224, 224), "reads images of 3 channels: pass"),
     ],
 )
 def test_what_has_no_such_convention(model, shape, text):

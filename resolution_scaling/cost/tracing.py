@@ -1,4 +1,4 @@
-"""One forward pass without arithmetic: every operator that runs, what it costs, and which memory it touches."""
+"""One forward pass without arithmetic: every operator that runs, its cost, and the memory that it touches."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import torch.nn as nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..ground.meta import Forward, call_model, fake_copy, meta_copy, on_meta, tensors_in
-from .operators import STAND_INS, cost, folds, is_counted_whole, is_creation, visible_outputs
+from ..ground.calls import Forward, call_model, tensors_in
+from ..ground.meta import fake_copy, meta_copy, on_meta
+from .operators import STAND_INS, folds, is_counted_whole, is_creation, operator_cost, visible_outputs
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the forward pass, as it runs.
+    """One call of an operator in the forward pass.
 
     Attributes:
-        name: as PyTorch's dispatcher has it, such as ``"convolution"``, ``"addmm"``, ``"add_"``.
-        modules: names of the modules it runs in, outermost first.
+        name: its name in PyTorch's dispatcher, such as ``"convolution"``, ``"addmm"``, ``"add_"``.
+        modules: names of the modules in which it runs, outermost first.
         macs: multiply-accumulates of a convolution or matrix product.
-        elementwise_flops: all other arithmetic, roughly; None if what the operator computes is not known.
-        inputs, outputs: the activations (their numbers in the trace) that it reads and writes; weights and constants
-            are left out.
-        touched: for each of them the bytes that are read or written. What is both input and output, as the ``x`` of
-            ``x += y``, counts once.
-        folds: it is a norm or element-wise, which compilers fold into the operator before it.
+        elementwise_flops: all other arithmetic, roughly; None if the arithmetic of the operator is not known.
+        inputs, outputs: the activations that it reads and writes, by their numbers in the trace, without weights and
+            constants.
+        touched: bytes that are read or written, for each of these activations. An activation that is both input and
+            output, such as the ``x`` of ``x += y``, counts once.
+        folds: whether compilers fold it into the operator before it, because it is a norm or element-wise.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Operator:
 
     @property
     def bytes(self) -> int:
-        """Activations read and written."""
+        """Bytes of activations that are read and written."""
         return sum(self.touched.values())
 
     @property
@@ -55,14 +56,15 @@ class Operator:
 
 @dataclass(frozen=True)
 class Trace:
-    """What ran, in order.
+    """The operators of one forward pass.
 
     Attributes:
-        operators: in the order in which they run; what only gives another view of memory is not among them.
+        operators: all operators in the order in which they run, without those that only give a view of memory.
         sizes: bytes of each activation, by its number.
-        inputs, outputs: the activations that the caller holds before, and after.
-        peak_bytes: of the activations that exist at one time, the inputs included, as Python and PyTorch free them.
-        peak_operator: index of the operator that runs when they do.
+        inputs, outputs: the activations that the caller holds before the pass, and after it.
+        peak_bytes: the largest sum of activations that exist at one time, inputs included, as Python and PyTorch free
+            them.
+        peak_operator: index of the operator that runs at the peak.
         where: ``"meta"``, or ``"fake"`` if the network could not run on the meta device.
     """
 
@@ -76,13 +78,13 @@ class Trace:
 
 
 def trace(model: nn.Module, inputs: Any, forward: Forward = call_model, dtype: torch.dtype | None = None) -> Trace:
-    """Run a copy without weights of the network once, in evaluation mode, and write down every operator.
+    """Run a copy of the network without weights once, in evaluation mode, and record every operator.
 
     Args:
         model: the network, on any device; it is neither run, moved nor changed.
-        inputs: example inputs, of which only the shapes matter; on the meta device too, if you like.
+        inputs: example inputs, of which only the shapes matter; they may be on the meta device.
         forward: ``(model, inputs)`` -> outputs.
-        dtype: of weights and floating-point inputs; None keeps theirs.
+        dtype: dtype of weights and floating-point inputs; None keeps that of each.
 
     Raises:
         ValueError: the network runs neither on the meta device nor on fake tensors.
@@ -103,8 +105,8 @@ def _refusal(model: nn.Module, on_meta_error: Exception, on_fake_error: Exceptio
     )
     return (
         f"{type(model).__name__} cannot run on the meta device, where costs are counted from shapes alone: {on_meta}; "
-        f"nor on fake tensors: {on_fake}. Inputs must have the shape, batch included, and the dtype that it takes, and "
-        "its forward must not look at the values of tensors: profile the part of it that does not, with "
+        f"nor on fake tensors: {on_fake}. Inputs must have the shape (with the batch) and the dtype that it takes, and "
+        "its forward must not look at the values of tensors: if it does, profile the part that does not, with "
         "forward=lambda model, inputs: ..."
     )
 
@@ -125,8 +127,8 @@ def _trace_fake(model: nn.Module, inputs: Any, forward: Forward, dtype: torch.dt
 def _run(model: nn.Module, inputs: Any, forward: Forward, where: str) -> Trace:
     model.eval()
     recorder = _Recorder(model)
-    # Inference mode, because only there attention and what else is composite come to the recorder whole; without
-    # gradients alone, attention on these devices is taken apart and makes its [queries, keys] scores.
+    # Only in inference mode do composite operators such as attention reach the recorder whole. Under no_grad alone,
+    # attention on these devices is decomposed and writes its [queries, keys] scores.
     with torch.inference_mode(), _no_fast_path(), recorder:
         held = recorder.hold(inputs)
         outputs = forward(model, inputs)
@@ -143,7 +145,7 @@ def _run(model: nn.Module, inputs: Any, forward: Forward, where: str) -> Trace:
 
 @contextlib.contextmanager
 def _no_fast_path() -> Iterator[None]:
-    """Have ``nn.MultiheadAttention`` and ``nn.TransformerEncoder`` show the operators that they run."""
+    """Make ``nn.MultiheadAttention`` and ``nn.TransformerEncoder`` run operators that the recorder can see."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -153,10 +155,10 @@ def _no_fast_path() -> Iterator[None]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down what PyTorch's dispatcher is asked to do.
+    """Records the operators that PyTorch's dispatcher runs.
 
-    Memory is followed by storages, so that views cost nothing and in-place operators make nothing. A storage that is
-    met before anything made it is a weight or a constant.
+    Memory is tracked by storages: views cost nothing, and in-place operators create nothing. A storage that no recorded
+    operator created is a weight or a constant.
     """
 
     def __init__(self, model: nn.Module):
@@ -164,7 +166,7 @@ class _Recorder(TorchDispatchMode):
         self.operators: list[Operator] = []
         self.sizes: dict[int, int] = {}
         self.live_bytes = self.peak_bytes = self.peak_operator = 0
-        self._numbers: dict[int, int | None] = {}  # by the storage's address, while it exists; None: constant
+        self._numbers: dict[int, int | None] = {}  # by the storage's address, while it exists; None is a constant
         self._modules: list[str] = []
         for name, module in model.named_modules():
             module.register_forward_pre_hook(lambda *_, name=name: self._modules.append(name))
@@ -174,11 +176,11 @@ class _Recorder(TorchDispatchMode):
         self._modules.pop()
 
     def hold(self, inputs: Any) -> frozenset[int]:
-        """Activations that exist from the start on."""
+        """Track the inputs, which exist from the start; returns their numbers."""
         return _activations(self._made(tensor) for tensor in tensors_in(inputs))
 
     def numbers(self, tensors: Any) -> frozenset[int]:
-        """The activations among these tensors."""
+        """The numbers of the activations among these tensors."""
         return _activations(self._met(tensor) for tensor in tensors_in(tensors))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -191,21 +193,21 @@ class _Recorder(TorchDispatchMode):
         stand_in = STAND_INS.get(func._schema.name)
         result = func(*args, **kwargs) if stand_in is None or _has_data(args[0]) else stand_in(*args, **kwargs)
         if not func.is_view and torch.Tag.inplace_view not in func.tags and (made := tensors_in(result)):
-            self._write_down(func, args, kwargs, made)
+            self._record(func, args, kwargs, made)
         return result
 
-    def _write_down(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> None:
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> None:
         read = tensors_in((args, kwargs))
         if all(tensor.device != made[0].device for tensor in read) and read:
-            self._follow(made[0], None)  # a constant, brought to where the others are
+            self._follow(made[0], None)  # a constant that is moved to the device of the others
             return
         inputs = {tensor: self._met(tensor) for tensor in read}
         if not func._schema.is_mutable and all(self._is_known(tensor) for tensor in made):
-            return  # another view of memory, that does not say so
+            return  # a view that the operator's schema does not declare
         numbers = {tensor: self._made(tensor) for tensor in made}
         if is_creation(func):
             return
-        macs, elementwise_flops = cost(func, args, kwargs, made[0])
+        macs, elementwise_flops = operator_cost(func, args, kwargs, made[0])
         outputs = {tensor: numbers[tensor] for tensor in visible_outputs(func, made)}
         operator = Operator(
             name=func._schema.name.removeprefix("aten::"),
@@ -223,13 +225,13 @@ class _Recorder(TorchDispatchMode):
         return tensor.untyped_storage()._cdata in self._numbers
 
     def _met(self, tensor: torch.Tensor) -> int | None:
-        """The activation that an operator reads; what nothing made is a constant."""
+        """The number of the activation that an operator reads; None for a constant."""
         if not self._is_known(tensor):
             self._follow(tensor, None)
         return self._numbers[tensor.untyped_storage()._cdata]
 
     def _made(self, tensor: torch.Tensor) -> int | None:
-        """The activation that an operator writes, new unless it writes in place."""
+        """The number of the activation that an operator writes; a new one unless it writes in place."""
         if not self._is_known(tensor):
             number = len(self.sizes)
             self.sizes[number] = tensor.untyped_storage().nbytes()
@@ -237,7 +239,7 @@ class _Recorder(TorchDispatchMode):
         return self._numbers[tensor.untyped_storage()._cdata]
 
     def _follow(self, tensor: torch.Tensor, number: int | None) -> None:
-        """Know a storage until it is freed."""
+        """Track a storage until it is freed."""
         storage = tensor.untyped_storage()
         self._numbers[storage._cdata] = number
         weakref.finalize(storage, self._freed, storage._cdata, number)
@@ -253,7 +255,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _activations(numbers: Iterable[int | None]) -> frozenset[int]:
-    """Without the constants."""
+    """The numbers without the constants."""
     return frozenset(number for number in numbers if number is not None)
 
 
@@ -262,7 +264,7 @@ def _has_data(tensor: torch.Tensor) -> bool:
 
 
 def _touched(numbers: dict[torch.Tensor, int | None]) -> dict[int, int]:
-    """Bytes of each activation that these tensors show: of equal tensors one, and no more than there are."""
+    """Bytes of each activation that these tensors view: equal views count once, and no more than its size counts."""
     views: dict[int, dict[Any, int]] = {}
     capacity: dict[int, int] = {}
     for tensor, number in numbers.items():

@@ -1,4 +1,4 @@
-"""What a profile tells: totals, by module, by operator, as a table, as JSON, as bars."""
+"""The result of `profile`: totals, costs by module and by operator, as a table, as JSON, as a bar chart."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tabulate import tabulate
 
 from .bars import cost_bars
 from .fusion import fused
-from .trace import Operator, Trace
+from .tracing import Operator, Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = 30
-"""Modules in a table or plot, at most, unless another depth is asked for."""
+"""Largest number of modules in a table or plot, unless a depth is given."""
 
 TOTALS = {
     "macs": ("GMACs", 1e9),
@@ -30,7 +30,7 @@ TOTALS = {
     "memory_bytes": ("weights + largest operator, MB", 1e6),
     "peak_bytes": ("peak of activations, MB", 1e6),
 }
-"""Numbers of a report: their labels in the table, and the units there."""
+"""The numbers of a report: label and unit in the table, by attribute."""
 
 
 @dataclass
@@ -38,11 +38,11 @@ class Cost:
     """Cost of a part of a network in one forward pass.
 
     Attributes:
-        macs: multiply-accumulates of convolutions and matrix products, those of attention included.
+        macs: multiply-accumulates of convolutions and matrix products, attention included.
         elementwise_flops: all other arithmetic, roughly: norms, activations, additions, softmax, pooling.
         weight_bytes: parameters and buffers, each once.
-        largest_operator_bytes: activations that one operator reads and writes, at most.
-        calls: operators that ran.
+        largest_operator_bytes: the most that one operator reads and writes of activations.
+        calls: number of operators that ran.
     """
 
     macs: int = 0
@@ -57,14 +57,14 @@ class Cost:
         return 2 * self.macs
 
     def add(self, operator: Operator) -> None:
-        """Count one more operator."""
+        """Add the cost of one operator."""
         self.macs += operator.macs
         self.elementwise_flops += operator.elementwise_flops or 0
         self.largest_operator_bytes = max(self.largest_operator_bytes, operator.bytes)
         self.calls += 1
 
     def to_dict(self) -> dict[str, int]:
-        """For JSON."""
+        """The cost as a dictionary, for JSON."""
         return {"macs": self.macs, "flops": self.flops} | asdict(self)
 
 
@@ -72,16 +72,16 @@ class Cost:
 class CostReport:
     """Costs of one forward pass of a network; `profile` makes it.
 
-    ``print(report)`` shows the table. All bytes are of the batch and dtype that were asked for.
+    ``print(report)`` shows the table. All bytes are for the batch and the dtype that were passed to `profile`.
 
     Attributes:
-        model: the class of the network.
-        inputs: shapes of its inputs, batch included.
-        dtype: of weights and activations, or None for the network's own.
+        model: name of the network's class.
+        inputs: shapes of its inputs, with the batch.
+        dtype: dtype of weights and activations; None for the network's own.
         view: ``"eager"`` or ``"fused"``, see `fused`.
         weights: bytes of parameters and buffers, each once, of every module by name; ``""`` is the network. Everything
-            that the network holds counts, used or not, and batch norms also in the fused view.
-        trace: what ran.
+            that the network holds counts, whether it is used or not; batch norms count in the fused view too.
+        trace: the operators that ran.
     """
 
     model: str
@@ -93,10 +93,10 @@ class CostReport:
 
     @functools.cached_property
     def fused(self) -> CostReport:
-        """The same with norms and activations folded into the operators before them, and memory freed after last use.
+        """The costs with norms and activations folded into the operators before them, as compilers fold them.
 
-        As compilers and accelerators do; the arithmetic is the same, the memory is not. This report itself is eager:
-        each operator reads and writes memory by itself, and memory is freed when Python and PyTorch free it.
+        Memory is freed after its last use. The arithmetic is the same, the memory is not. In the eager view each
+        operator reads and writes memory by itself, and memory is freed when Python and PyTorch free it.
         """
         if self.view == "fused":
             return self
@@ -116,7 +116,7 @@ class CostReport:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of convolutions and matrix products, those of attention included."""
+        """Multiply-accumulates of convolutions and matrix products, attention included."""
         return self._total.macs
 
     @property
@@ -126,25 +126,25 @@ class CostReport:
 
     @property
     def elementwise_flops(self) -> int:
-        """All other arithmetic, roughly, which is not in `flops`: norms, activations, additions, softmax, pooling."""
+        """All arithmetic that is not in `flops`, roughly: norms, activations, additions, softmax, pooling."""
         return self._total.elementwise_flops
 
     @property
     def weight_bytes(self) -> int:
-        """Parameters and buffers."""
+        """Bytes of parameters and buffers."""
         return self._total.weight_bytes
 
     @property
     def largest_operator(self) -> Operator | None:
-        """The operator of `largest_operator_bytes`; None if none ran."""
+        """The operator that reads and writes most; None if no operator ran."""
         return max(self.operators, key=lambda operator: operator.bytes, default=None)
 
     @property
     def largest_operator_bytes(self) -> int:
-        """Inputs and outputs of one operator, at most; without its weights (section 3.1 of the paper).
+        """The most that one operator reads and writes, without its weights (section 3.1 of the paper).
 
-        By memory, not by name: what an operator writes in place counts once, so ``x += y`` touches two activations,
-        where summing up its inputs and output gives three. In ResNet-50 at 224 px that is 6.42 instead of 9.63 MB.
+        Each storage counts once. An operator in place, such as ``x += y``, therefore touches two activations, where
+        adding up its inputs and its output gives three: in ResNet-50 at 224 px 6.42 instead of 9.63 MB.
         """
         return self._total.largest_operator_bytes
 
@@ -155,22 +155,22 @@ class CostReport:
 
     @property
     def peak_bytes(self) -> int:
-        """Activations that exist at one time, at most, the network's inputs included; without weights.
+        """The largest sum of activations that exist at one time, with the network's inputs and without weights.
 
-        What an allocator shows, without the scratch memory of kernels. That dominates in convolutions on CPUs: oneDNN
-        reorders inputs, outputs and weights into blocks, next to the originals.
+        An allocator shows this number plus the scratch memory of kernels. Scratch memory dominates in convolutions on
+        CPUs, where oneDNN reorders inputs, outputs and weights into blocks beside the originals.
         """
         return self.trace.peak_bytes
 
     @property
     def unknown_operators(self) -> Counter[str]:
-        """Calls of operators whose arithmetic is not known, and is in none of the counts, by their name."""
+        """Number of calls of each operator whose arithmetic is not known, and therefore in none of the counts."""
         return Counter(operator.name for operator in self.operators if operator.elementwise_flops is None)
 
     def by_module(self) -> dict[str, Cost]:
-        """Cost of each module by name, in the order of the network, with what runs inside of it; ``""`` is the network.
+        """Cost of each module with everything inside it, by name, in the order of the network; ``""`` is the network.
 
-        What is not a module of its own, as an addition in ``forward``, is with the module whose ``forward`` it is in.
+        A function such as an addition counts for the module whose ``forward`` calls it.
         """
         costs = {name: Cost(weight_bytes=size) for name, size in self.weights.items()}
         for operator in self.operators:
@@ -179,7 +179,7 @@ class CostReport:
         return costs
 
     def by_operator(self) -> dict[str, Cost]:
-        """Cost by the kind of operator, as PyTorch's dispatcher names it, the costliest first; without weights."""
+        """Cost of each kind of operator, without weights, by its name in PyTorch's dispatcher; the costliest first."""
         costs: dict[str, Cost] = {}
         for operator in self.operators:
             costs.setdefault(operator.name, Cost()).add(operator)
@@ -189,11 +189,11 @@ class CostReport:
         return self.table()
 
     def table(self, depth: int | None = None) -> str:
-        """Totals in both views, and modules in this one.
+        """Format the totals in both views, and the modules in this view, as text.
 
         Args:
-            depth: of the modules that are shown: 1 are the network's children. Default: the largest with no more than
-                30 rows.
+            depth: depth of the modules that are shown; 1 shows the network's children. Default: the largest depth with
+                at most 30 rows.
         """
         inputs = " and ".join(str(list(shape)) for shape in self.inputs) or "no tensor"
         views = (self, self.fused) if self.view == "eager" else (self,)
@@ -217,8 +217,8 @@ class CostReport:
         if self.unknown_operators:
             calls = ", ".join(f"{name} ({calls} calls)" for name, calls in self.unknown_operators.items())
             parts.append(
-                f"NOT COUNTED, since their arithmetic is not known: {calls}. A formula that is registered by "
-                "torch.utils.flop_counter.register_flop_formula counts."
+                f"NOT COUNTED, because their arithmetic is not known: {calls}. Register a formula with "
+                "torch.utils.flop_counter.register_flop_formula to count them."
             )
         return "\n\n".join(parts)
 
@@ -227,7 +227,7 @@ class CostReport:
         return f"{operator.name} in {(operator.modules or ('',))[-1] or self.model}" if operator else "none"
 
     def rows(self, depth: int | None = None) -> dict[str, Cost]:
-        """Modules at one depth, and those above it that have no children: together all that modules cost."""
+        """Costs of the modules at one depth, and of modules above it without children: together they are complete."""
         costs = {name: cost for name, cost in self.by_module().items() if name and (cost.calls or cost.weight_bytes)}
         parents = {name.rpartition(".")[0] for name in costs}
         depths = {name: name.count(".") + 1 for name in costs}
@@ -240,7 +240,7 @@ class CostReport:
         return at(depth)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single operators, as dictionaries of numbers and text."""
+        """All but the single operators, as dictionaries of numbers and text, for JSON."""
         return {
             "model": self.model,
             "inputs": [list(shape) for shape in self.inputs],
@@ -256,20 +256,20 @@ class CostReport:
         return {name: getattr(self, name) for name in TOTALS}
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """`to_dict` as JSON text, also written to ``path`` if given."""
+        """Format `to_dict` as JSON, and write it to ``path`` if that is given."""
         return json_text(self.to_dict(), path)
 
     def plot(self, path: str | os.PathLike[str] | None = None, depth: int | None = None) -> Figure:
-        """Three panels of bars, one bar a module: FLOPs, weights, activations of the largest operator.
+        """Draw FLOPs, weights and the largest operator's activations, with one bar for each module.
 
-        In the fused view, what is folded is with the module that does it.
+        In the fused view, folded operators count for the module that computes them.
 
         Args:
             path: where to save the figure; the ending specifies the format.
-            depth: of the modules that are shown, see `table`.
+            depth: depth of the modules that are shown, see `table`.
 
         Returns:
-            A figure of matplotlib, which knows nothing of ``pyplot``.
+            A figure of matplotlib, made without ``pyplot``.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -285,7 +285,7 @@ class CostReport:
 
 
 def json_text(content: dict[str, Any], path: str | os.PathLike[str] | None = None) -> str:
-    """JSON text, also written to ``path`` if given."""
+    """Format as JSON, and write it to ``path`` if that is given."""
     text = json.dumps(content, indent=1)
     if path is not None:
         with open(path, "w") as file:

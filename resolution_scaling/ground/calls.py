@@ -1,0 +1,32 @@
+"""Calling a network with example inputs, and finding the tensors in what it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+Forward = Callable[[nn.Module, Any], Any]
+"""``(model, inputs)`` -> outputs."""
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Call a model: a mapping as keywords, a tuple or list as positional arguments, anything else as the one input."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    """The tensors in nested tuples, lists and mappings, in order."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, Mapping):
+        tree = tree.values()
+    elif not isinstance(tree, (tuple, list)):
+        return []
+    return [tensor for branch in tree for tensor in tensors_in(branch)]
