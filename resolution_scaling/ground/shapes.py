@@ -84,8 +84,8 @@ def image_of(
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None:
         raise ValueError(
-            f"{type(model).__name__} has no Conv2d, by which the channels of its images could be found: pass in_channels, "
-            "or the whole input shape"
+            f"{type(model).__name__} has no Conv2d, by which the channels of its images could be found: pass "
+            "in_channels, or the whole input shape"
         )
     if made_for in (None, first.in_channels):
         return first.in_channels, size
