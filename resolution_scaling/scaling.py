@@ -63,7 +63,7 @@ def scale_resolution(
     if not tokens and (size is None or grid is not None or patch_size is not None):
         raise TypeError(
             f"{type(model).__name__} is reduced by FCR: size is {size!r}, grid {grid!r} and patch_size {patch_size!r}; "
-            "expected a size in px alone, because grid and patch_size are for vision transformers"
+            "expected a size in px, and neither grid nor patch_size, which are for vision transformers"
         )
     network = model if inplace else copy.deepcopy(model)
     if tokens:

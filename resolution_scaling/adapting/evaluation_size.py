@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn as nn
@@ -15,8 +15,8 @@ from ..ground.models import device_of, evaluating
 from ..ground.shapes import UnfitSizeError, image_of, run_shapes, shape_copy
 from ..ground.sizes import as_size
 
-Measure = Callable[[nn.Module, Iterable[Any]], float]
-"""``(model, loader)`` -> score; more is better."""
+Loader = TypeVar("Loader")
+"""What ``make_loader`` returns and ``measure`` reads: batches ``(images, labels)``, unless both are the user's own."""
 
 
 class SizeScore(NamedTuple):
@@ -59,9 +59,9 @@ class SizeSearch:
 
 def search_evaluation_size(
     model: nn.Module,
-    make_loader: Callable[[int], Iterable[Any]],
+    make_loader: Callable[[int], Loader],
     sizes: Iterable[int] = range(112, 353, 16),
-    measure: Measure | None = None,
+    measure: Callable[[nn.Module, Loader], float] | None = None,
 ) -> SizeSearch:
     """Evaluate a trained network at each size, and find the best size.
 
@@ -89,11 +89,12 @@ def search_evaluation_size(
     sizes = sorted({as_size(size, "a size of sizes")[0] for size in sizes})
     if not sizes:
         raise ValueError("sizes is empty; expected at least one K_eval in px, such as [160, 192, 224]")
+    score: Callable[[nn.Module, Any], float] = measure or top1_accuracy
     scores = []
     for size in sizes:
         try:
             with evaluating(model), torch.no_grad():
-                scores.append(SizeScore(size, float((measure or top1_accuracy)(model, make_loader(size)))))
+                scores.append(SizeScore(size, float(score(model, make_loader(size)))))
         except Exception as error:
             if unfit := _why_unfit(model, size):
                 raise unfit from error

@@ -35,7 +35,8 @@ def train_transform(
     Args:
         K_train: side of the crop, px.
         scale: smallest and largest share of the image's area in a crop.
-        mean, std: mean and standard deviation of each channel, for images in [0, 1].
+        mean, std: mean and standard deviation of each channel, for images in [0, 1], as many as the image has channels.
+            Default: those of ImageNet, for 3 channels (by which a grey image becomes one of 3 channels).
         flip: probability of a horizontal flip.
         trivial_augment: whether to augment by `v2.TrivialAugmentWide`.
         random_erasing: probability of erasing a rectangle.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -13,6 +13,16 @@ from ..ground.models import device_of
 from ..ground.shapes import image_of, run_shapes, shape_copy
 from ..ground.sizes import Size
 from .reduction import convolution_maps
+
+
+class _Folded(NamedTuple):
+    """What folding one pair replaced."""
+
+    convolution: str
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    norm: str
+    norm_module: nn.Module
 
 
 def fold_first_batch_norm(model: nn.Module, input_size: int | Size | None = None) -> nn.Module:
@@ -43,12 +53,13 @@ def fold_first_batch_norm(model: nn.Module, input_size: int | Size | None = None
     image = torch.rand(1, channels, *size, device=device_of(model), dtype=next(model.parameters()).dtype)
     with torch.no_grad():
         before = tree_leaves(model(image))
-        unfolded = [_fold(model, *pair) for pair in pairs]
+        folded = [_fold(model, *pair) for pair in pairs]
         after = tree_leaves(model(image))
     if not all(_same(a, b) for a, b in zip(before, after, strict=True)):
-        for name, weight, bias, former_norm in unfolded:
-            model.get_submodule(name).weight, model.get_submodule(name).bias = weight, bias
-            _put(model, *former_norm)
+        for pair in folded:
+            convolution: Any = model.get_submodule(pair.convolution)
+            convolution.weight, convolution.bias = pair.weight, pair.bias
+            _put(model, pair.norm, pair.norm_module)
         raise ValueError(
             f"{pairs[0][0]} of {type(model).__name__} is read by more than {pairs[0][1]}: they cannot be folded"
         )
@@ -72,8 +83,8 @@ def _convolutions_and_norms(draft: nn.Module, size: Size, channels: int) -> list
     return pairs
 
 
-def _fold(model: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, ...]:
-    """Fold one pair. Returns what is needed to undo it: convolution's name, weight, bias; norm's name and module."""
+def _fold(model: nn.Module, conv_name: str, norm_name: str) -> _Folded:
+    """Fold one pair."""
     convolution: Any = model.get_submodule(conv_name)
     norm: Any = model.get_submodule(norm_name)  # of PyTorch or timm
     weight, bias = convolution.weight, convolution.bias
@@ -82,7 +93,7 @@ def _fold(model: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, ...]:
     )
     activation = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
     _put(model, norm_name, nn.Sequential(*activation) if activation else nn.Identity())
-    return conv_name, weight, bias, (norm_name, norm)
+    return _Folded(conv_name, weight, bias, norm_name, norm)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -22,6 +22,9 @@ from .resized_conv import (
     undo_resize_output,
 )
 
+Change = tuple[type[ResizedConv2d], Size, Size, str]
+"""What `resize_output` makes of a convolution: role, own size, size to which its output is resized, interpolation."""
+
 
 def reduce_after_first_conv(
     model: nn.Module,
@@ -85,14 +88,14 @@ def reduce_after_first_conv(
     low_maps, last_low, _ = convolution_maps(draft, low, channels)
     if full_maps.keys() != low_maps.keys():
         raise ValueError(f"{type(model).__name__} begins with {[*full_maps]} at {full} but with {[*low_maps]} at {low}")
-    changes: dict[str, tuple[Any, ...]] = {}
+    changes: dict[str, Change] = {}
     if low != full:
         changes = {name: (FirstConvReduction, full_maps[name], low_maps[name], interpolation) for name in full_maps}
     _resize_outputs(draft, changes)
     try:
         reduced = run_shapes(draft, full, channels)
     except UnfitSizeError as error:  # the full image is read again, perhaps after the last convolution
-        restoration = {last[0]: (LastConvRestoration, last_low[1], last[1], "bilinear")}
+        restoration: dict[str, Change] = {last[0]: (LastConvRestoration, last_low[1], last[1], "bilinear")}
         if not restore_outputs or last[0] in changes or last[0] != last_low[0]:
             raise _does_not_fit(model, low, full, error) from error
         _resize_outputs(draft, restoration)
@@ -183,7 +186,7 @@ def convolution_maps(draft: nn.Module, size: Size, channels: int) -> tuple[dict[
     return maps, last[0], outputs
 
 
-def _resize_outputs(model: nn.Module, changes: dict[str, tuple[Any, ...]]) -> None:
+def _resize_outputs(model: nn.Module, changes: dict[str, Change]) -> None:
     for name, change in changes.items():
         resize_output(cast(nn.Conv2d, model.get_submodule(name)), *change)
 

@@ -85,7 +85,7 @@ def image_of(
     if first is None:
         raise ValueError(
             f"{type(model).__name__} has no Conv2d, by which the channels of its images could be found: pass "
-            "in_channels where that is possible"
+            "in_channels, or the whole input shape"
         )
     if made_for in (None, first.in_channels):
         return first.in_channels, size

@@ -67,6 +67,16 @@ def test_grey_training_without_augmentation():
     assert transform(torch.full((1, 40, 40), 255, dtype=torch.uint8)).eq(1).all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 13])
+def test_images_of_any_number_of_channels(channels):
+    image = torch.full((channels, 40, 40), 51, dtype=torch.uint8)  # 0.2
+    mean, std = [0.1 * channel for channel in range(channels)], [0.5] * channels
+    expected = [(0.2 - 0.1 * channel) / 0.5 for channel in range(channels)]
+    plain = {"trivial_augment": False, "random_erasing": 0}
+    for transform in (evaluation_transform(32, mean=mean, std=std), train_transform(32, mean=mean, std=std, **plain)):
+        assert transform(image)[:, 5, 7].tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_K_keeps_the_proportion_of_the_paper():
     assert matching_K(224) == 232
     assert [matching_K(K) for K in (112, 160, 176)] == [116, 166, 182]  # 116.0, 165.7, 182.3

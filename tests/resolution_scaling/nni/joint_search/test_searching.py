@@ -261,7 +261,7 @@ def test_a_patch_size_that_does_not_divide_is_refused():
             return float(model(cls.dummy_input()).shape[1])
 
     space = search_space({}, {"size": [32], "patch_size": [8, 12]})
-    with pytest.raises(ValueError, match=r"size=32, patch_size=12 is impossible for VisionTransformer.*no multiple"):
+    with pytest.raises(ValueError, match=r"size=32, patch_size=12 is impossible for VisionTransformer.*not a multiple"):
         check_space(Transformer, space, CONVOLUTIONS, {})
     options = {"config_list": [], "limits": {}, "unchanged": UNCHANGED, "reward_for_halving": {}}
     point = {"pruning": UNPRUNED, "resolution": scale(grid=2, patch_size=4)}
