@@ -17,7 +17,7 @@ from torchprune_spatial.calibration.batches import call_model
 from torchprune_spatial.check.network import check_network
 from torchprune_spatial.check.zeroed_channels import channel_dim
 from torchprune_spatial.graph.attention import attention_heads, update_attention
-from torchprune_spatial.graph.groups import CHANNEL_LAYERS
+from torchprune_spatial.graph.layers import CHANNEL_LAYERS
 from torchprune_spatial.graph.outputs import OutputTrace
 
 from .zoo import Network

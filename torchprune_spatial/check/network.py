@@ -20,7 +20,8 @@ from resolution_scaling.ground.meta import tensors_in
 
 from ..calibration.batches import call_model
 from ..graph.attention import attention_heads, update_attention
-from ..graph.groups import CHANNEL_LAYERS, channel_layers, producers_of, writers_in
+from ..graph.groups import channel_layers, producers_in, producers_of
+from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import OutputTrace
 from ..graph.private_names import channel_groups_of, graph_of, own_containers, parameter_name_in
 from .zeroed_channels import KillTest
@@ -185,7 +186,7 @@ class _Patient:
         self.outputs = [name for layer, name in layers.items() if layer in behind]
         kill_test, trial = KillTest(pruner.DG, self.forward, self.inputs), _Trial(self)
         for group in groups:
-            writers = writers_in(group)
+            writers = producers_in(group)
             if writers & behind:
                 continue
             what = kill_test.failure(group, channels) or trial.failure(group, channel_groups_of(pruner, group))

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
-from ..graph.groups import CHANNEL_LAYERS
+from ..graph.layers import CHANNEL_LAYERS
 from ..graph.private_names import graph_of, parameter_name_in
 
 Places = dict[nn.Module | nn.Parameter, set[int]]

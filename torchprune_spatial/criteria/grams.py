@@ -13,7 +13,8 @@ import torch.nn as nn
 from torch_pruning.dependency import Group
 
 from ..calibration.measurements import Measurement, Reading
-from ..graph.groups import CHANNEL_LAYERS, Member, members_that_read
+from ..graph.groups import Member, members_that_read
+from ..graph.layers import CHANNEL_LAYERS
 from ..graph.private_names import graph_of
 
 

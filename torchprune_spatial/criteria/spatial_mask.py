@@ -16,7 +16,8 @@ from resolution_scaling.ground.models import evaluating
 from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import CELLS, MeanMagnitude, Measurement, NonzeroShare, RegionMeans
 from ..calibration.statistics import Calibration
-from ..graph.groups import CHANNEL_LAYERS, best_of_parts, members_that_write, reduce_over_members
+from ..graph.groups import best_of_parts, members_that_produce, reduce_over_members
+from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import output_layers_in
 from ..graph.private_names import channel_groups_of, graph_of, own_containers
 from .base import CalibratedImportance, ChannelImportance, Normalizer
@@ -297,7 +298,7 @@ class WeightSumImportance(ChannelImportance):
         return output_layers_in(graph)
 
     def _score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        members = members_that_write(group, {m for m in graph_of(group).module2node if isinstance(m, CHANNEL_LAYERS)})
+        members = members_that_produce(group, {m for m in graph_of(group).module2node if isinstance(m, CHANNEL_LAYERS)})
         sums = {member.layer: _filter_sums(member.layer).unsqueeze(0) for member in members}
         values = reduce_over_members(members, sums, self.group_reduction, len(group[0].idxs))
         return None if values is None else (self._normalized(values[0]), values[0])

@@ -31,7 +31,7 @@ from ..criteria.base import ChannelImportance
 from ..criteria.spatial_mask import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
 from ..criteria.thinet import ThiNetImportance
 from ..graph.attention import attention_heads
-from ..graph.groups import writers_in
+from ..graph.groups import producers_in
 from ..graph.outputs import output_layers_in
 from ..graph.private_names import own_containers
 from ..record.flops import call_on_meta
@@ -115,7 +115,7 @@ def _prune_by_ratios(
     pruner = tp.pruner.BasePruner(model, example_inputs, scores, **options, **own_containers(shape))
     if not config.global_pruning and "keep_fraction" not in config.targets:
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
-            layers = writers_in(group) & ratios.keys()
+            layers = producers_in(group) & ratios.keys()
             smallest = min(ratios[layer] for layer in layers)
             steps = pruner.iterative_pruning_ratio_scheduler(smallest, pruner.iterative_steps)
             pruner.pruning_ratio_dict |= dict.fromkeys(layers, steps)

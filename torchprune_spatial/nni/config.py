@@ -12,7 +12,7 @@ import torch.nn as nn
 
 from resolution_scaling.cnn.resized_conv import ResizedConv2d, role_and_plain
 
-from ..graph.groups import CHANNEL_LAYERS
+from ..graph.layers import CHANNEL_LAYERS
 
 LAYERS = (*CHANNEL_LAYERS, nn.MultiheadAttention, nn.RNNBase)
 """What a configuration selects from: layers that write channels of their own."""

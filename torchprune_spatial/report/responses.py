@@ -20,7 +20,14 @@ from ..calibration.batches import call_model
 from ..calibration.statistics import Statistics
 from ..criteria.ranking import top_count, union_of_tops
 from ..criteria.spatial_mask import SpatialMaskImportance
-from ..graph.groups import channel_layers, members_that_read, members_that_write, producers_of, writers_in
+from ..graph.groups import (
+    channel_layers,
+    members_that_produce,
+    members_that_read,
+    producers_in,
+    producers_of,
+    reduce_over_members,
+)
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 
@@ -125,7 +132,7 @@ class ReadNetwork:
         fraction = _fraction(kept)
         mask = torch.ones(filters, dtype=torch.bool) if fraction is not None else _mask(kept, name, filters, self.model)
         means = of_group = torch.empty(0)
-        is_output = any(writers_in(group) & self.statistics.output_layers for group in groups)
+        is_output = any(producers_in(group) & self.statistics.output_layers for group in groups)
         for group in groups:
             of_group = self._means(group, name)
             positions, own = torch.tensor(self.filters_in(group, name)).T
@@ -152,7 +159,7 @@ class ReadNetwork:
 
     def filters_in(self, group: Group, name: str) -> list[tuple[int, int]]:
         """Filters of a layer that are in a group: ``(position in group[0].idxs, filter)``."""
-        members = members_that_write(group, {self._layer(name)})
+        members = members_that_produce(group, {self._layer(name)})
         return [pair for m in members for pair in zip(m.positions.tolist(), m.channels.tolist(), strict=True)]
 
     def groups_of(self, name: str) -> list[Group]:
@@ -168,10 +175,10 @@ class ReadNetwork:
     def _find_groups(self, layer: nn.Module, name: str) -> list[Group]:
         prune = self.graph.get_pruner_of_module(layer).prune_out_channels
         groups = [self.graph.get_pruning_group(layer, prune, list(range(self.filters(name))))]
-        writers = [other for other, writer in self.layers.items() if writer in writers_in(groups[0])]
+        writers = [other for other, writer in self.layers.items() if writer in producers_in(groups[0])]
         if any(len({own for _, own in self.filters_in(groups[0], other)}) < self.filters(other) for other in writers):
             # a part of a larger group, such as one branch of a concatenation that is added: the pruner ranks the whole
-            larger = [group for group in self.graph.get_all_groups() if layer in writers_in(group)]
+            larger = [group for group in self.graph.get_all_groups() if layer in producers_in(group)]
             if len({own for group in larger for _, own in self.filters_in(group, name)}) == self.filters(name):
                 groups = larger
         if not all(members_that_read(group, set(self.layers.values())) for group in groups):
@@ -179,7 +186,9 @@ class ReadNetwork:
         return groups
 
     def _means(self, group: Group, name: str) -> torch.Tensor:
-        means = self.importance._values(group, self.importance.measurement)
+        values, channels = self.statistics.values[self.importance.measurement], len(group[0].idxs)
+        members = members_that_read(group, values)
+        means = reduce_over_members(members, values, self.importance.group_reduction, channels)
         if means is None:  # what reads the layer does not run
             raise self._unread(name)
         return means
