@@ -45,21 +45,21 @@ def table(rows: dict[str, dict[str, str]]) -> str:
     )
     lines = [_row(name, results) for name, results in rows.items()]
     reasons = [
-        f"- **{_cell(name)}**: {_cell(results['doctor'])}"
+        f"- **{_cell(name)}**: {_cell(results['check'])}"
         for name, results in rows.items()
-        if results.get("doctor", "fine") != "fine"
+        if results.get("check", "fine") != "fine"
     ]
     return head + "\n".join(lines) + "\n\n## What `check_network` says\n\n" + "\n".join(reasons) + "\n"
 
 
 def best(results: dict[str, str], importance: str) -> str:
-    """The outcome of an importance with the doctor's advice, or without where it does as well."""
+    """The outcome of an importance with the advice of `check_network`, or without it where that does as well."""
     plain = results.get(importance, "not reached")
     return plain if plain == PRUNES else results.get(f"{importance} advised", plain)
 
 
 def _fine(results: dict[str, str]) -> bool:
-    return results.get("doctor") == "fine"
+    return results.get("check") == "fine"
 
 
 def _row(name: str, results: dict[str, str]) -> str:

@@ -33,10 +33,10 @@ def mixes_channels(layer: nn.Module) -> bool:
 def channel_dimension(layer: nn.Module) -> int:
     """The dimension of a layer's inputs and outputs along which the channels run: 1 or -1.
 
-    A norm of channels-first maps that derives from ``nn.LayerNorm`` is known by its name (``LayerNorm2d`` of timm and
-    torchvision). Customized layers are taken for channels-first ones.
+    A class derived from ``nn.LayerNorm`` whose channels are the second dimension is known by its name, which has "2d"
+    in it (``LayerNorm2d`` of timm and torchvision). In customized layers the channels must be the second dimension.
     """
-    return -1 if isinstance(layer, CHANNELS_LAST) and not type(layer).__name__.endswith("2d") else 1
+    return -1 if isinstance(layer, CHANNELS_LAST) and "2d" not in type(layer).__name__ else 1
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
