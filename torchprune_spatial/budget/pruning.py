@@ -13,13 +13,14 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
 
+from resolution_scaling.ground.meta import call_on_meta, meta_copy
 from resolution_scaling.ground.models import evaluating
 
 from ..calibration.batches import call_model
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
 from ..graph.private_names import own_containers
-from ..record.flops import call_on_meta, count_flops, meta_copy
+from ..record.flops import flops_by_module
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .allocations import cost_order
@@ -63,7 +64,7 @@ def prune_to(
         importance: any importance of Torch-Pruning, called once for each group that may be pruned. Groups for which it
             returns None are left alone.
         compression: parameters before over parameters after, at least this.
-        speedup: FLOPs before over FLOPs after, at least this (see `count_flops` for what counts). With both, both
+        speedup: FLOPs before over FLOPs after, at least this (see `flops_by_module` for what counts). With both, both
             limits hold.
         allocation: how the budget is spread over the groups. ``"uniform"``, the default: each loses the same share of
             its channels. ``"global"`` and ``"isomorphic"``, as in Torch-Pruning: the lowest scores of the network, or
@@ -159,7 +160,7 @@ class _Search:
         self.groups: dict[str, ScoredGroup | None] = {}  # None: left alone
         self.order: list[tuple[str, int]] = []
         self.reached = {0: dict.fromkeys(limits, 1.0)}
-        self.flops = count_flops(model, example_inputs, self.options["forward_fn"]) if "speedup" in limits else {}
+        self.flops = flops_by_module(model, example_inputs, self.options["forward_fn"]) if "speedup" in limits else {}
 
     def score(
         self, importance: Callable[[Group], torch.Tensor | None], before_removal: Callable[[Group], None] | None
@@ -270,7 +271,7 @@ class _Search:
             record.step(_Pruner(model, example_inputs, plan, self.replay))
         reached = {"compression": record.compression}
         if "speedup" in self.limits:
-            reached["speedup"] = self.flops[""] / max(1, count_flops(model, example_inputs, forward)[""])
+            reached["speedup"] = self.flops[""] / max(1, flops_by_module(model, example_inputs, forward)[""])
         layers = zip(dict(self.order[:steps]), (names[layer] for layer in plan["pruning_ratio_dict"]), strict=False)
         return reached, {root for root, layer in layers if len(record.kept_out[layer]) == before.get(layer)}
 

@@ -21,12 +21,12 @@ import torch_pruning as tp
 from torch.utils._pytree import tree_map_only
 from torch_pruning.dependency import DependencyGraph, Group
 
+from resolution_scaling.ground.meta import call_model, call_on_meta
 from resolution_scaling.ground.models import device_of, evaluating
 from resolution_scaling.ground.originals import recording
 from resolution_scaling.nni.algorithms.registry import Algorithm, algorithm_names, register_algorithm
 
 from ..budget.pruning import prune_to
-from ..calibration.batches import call_model
 from ..criteria.base import ChannelImportance
 from ..criteria.spatial_mask import APoZImportance, MeanActivationImportance, SpatialMaskImportance, WeightSumImportance
 from ..criteria.thinet import ThiNetImportance
@@ -34,7 +34,6 @@ from ..graph.attention import attention_heads
 from ..graph.groups import producers_in
 from ..graph.outputs import output_layers_in
 from ..graph.private_names import own_containers
-from ..record.flops import call_on_meta
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .config import LAYERS, PARAMETERS, PruningConfig, read_config
