@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, against plain loops over activations and masks."""
+"""Pictures: what is drawn, compared with plain loops over activations and masks."""
 
 import copy
 import subprocess
@@ -258,11 +258,11 @@ def test_layers_that_are_added_share_responses():
     ("layer", "kept", "error", "message"),
     [
         ("4", 0.3, ValueError, "no layer '4' with filters.*it has '0', '3'$"),
-        ("5", 0.3, ValueError, "channels of '5', which are outputs.*drawn: '0', '3'$"),
+        ("5", 0.3, ValueError, "channels of '5', because they are outputs.*drawn: '0', '3'$"),
         ("3", 1.5, ValueError, "kept is 1.5"),
         ("3", "a lot", TypeError, "kept is a str"),
         ("3", True, TypeError, "kept is a bool"),
-        ("3", {"0": torch.tensor([1])}, ValueError, "nothing of layer '3'; it knows '0'"),
+        ("3", {"0": torch.tensor([1])}, ValueError, "kept has no layer '3'; it has '0'"),
         ("3", {"3": torch.tensor([8])}, ValueError, "before pruning"),
     ],
 )
@@ -418,7 +418,7 @@ def test_every_region_of_a_label_map_has_a_row():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"image": 4}, ValueError, "one of the loader's 4 images"),
+        ({"image": 4}, ValueError, "image is 4; expected a whole number from 0 to 3: the loader has 4 images"),
         ({"image": -1}, ValueError, "image is -1"),
         ({"grids": ["0"]}, ValueError, "pass its network too"),
         ({"grids": [0]}, ValueError, "grids holds 0"),
@@ -442,6 +442,36 @@ def test_regions_need_images(net):
     classes = SpatialMaskImportance([(torch.rand(2, 2, 8, 8), torch.zeros(2), torch.rand(2, 8, 8) > 0.5)])
     with pytest.raises(ValueError, match="picture='input'"):
         report.plot_regions(classes, picture="target")
+
+
+DRAWN_FROM_DATA = {
+    "responses": lambda importance, net: region_responses(importance, net, EXAMPLE, "0", 0.5),
+    "region responses": lambda importance, net: report.plot_region_responses(importance, net, EXAMPLE, "0", 0.5),
+    "activation maps": lambda importance, net: report.plot_activation_maps(importance, net, EXAMPLE, "0", 0.5),
+    "regions": lambda importance, net: report.plot_regions(importance),
+    "regions of a layer": lambda importance, net: report.plot_regions(importance, ["0"], model=net),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWN_FROM_DATA.values(), ids=DRAWN_FROM_DATA)
+def test_an_empty_loader_is_reported_in_a_sentence(net, draw):
+    with pytest.raises(ValueError, match="loader yielded no batch: pass at least one batch to calibrate on"):
+        draw(SpatialMaskImportance([]), net)
+
+
+@pytest.mark.parametrize("draw", ["region responses", "activation maps", "regions"])
+def test_a_loader_that_is_empty_when_it_is_read_again_is_reported_in_a_sentence(net, draw):
+    loader = calibration()
+    importance = SpatialMaskImportance(loader)
+    region_responses(importance, net, EXAMPLE, "0", 0.5)  # reads the loader
+    loader.clear()
+    with pytest.raises(ValueError, match="yielded no batch when it was read again: pass a loader that can be iterated"):
+        DRAWN_FROM_DATA[draw](importance, net)
+
+
+def test_batches_without_images_are_reported_in_a_sentence():
+    with pytest.raises(ValueError, match="loader yielded batches without images"):
+        report.plot_regions(Calibration([(torch.zeros(0, 2, 8, 8), torch.zeros(0, 1, 8, 8))]))
 
 
 def test_masks_from_a_callable_and_inputs_in_a_dict():
