@@ -62,13 +62,13 @@ def make_pruner(model, image, importance, **options):
 class Tally:
     """Prunes groups and keeps count of the filters and norm channels of the original that are left."""
 
-    WRITERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
+    PRODUCERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
 
     def __init__(self, pruner):
         self.graph = pruner.DG
         self.kept, self.names = {}, {}
         for name, module in pruner.model.named_modules():
-            if isinstance(module, self.WRITERS):
+            if isinstance(module, self.PRODUCERS):
                 self.names[module], self.kept[name] = name, list(range(channels_of(module)))
 
     def prune(self, groups):
@@ -140,7 +140,7 @@ def test_addition_equals_the_one_in_loops(kept_a, kept_b, size, dtype):
 
 def test_outputs_that_are_fed_cannot_be_removed():
     scatter = pruned_scatter([1, 4], {0, 1, 4})  # places 1 and 2 of 3
-    with pytest.raises(ValueError, match=re.escape("output channels [2] are fed")):
+    with pytest.raises(ValueError, match=re.escape("idxs holds [2], which input channels feed")):
         PRUNER.prune_out_channels(scatter, [0, 2])
     assert (scatter.index.tolist(), scatter.in_channels, scatter.out_channels) == ([1, 2], 2, 3)
 
@@ -374,7 +374,7 @@ def test_graphs_without_mixed_sums():
     graph = tp.DependencyGraph().build_dependency(Chain(), IMAGE)
     assert list(dead_channel_groups(graph)) == []
     graph = tp.DependencyGraph().build_dependency(decouple_residuals(Chain(), IMAGE), IMAGE)
-    with pytest.raises(ValueError, match="customized_pruners=CUSTOMIZED_PRUNERS"):
+    with pytest.raises(ValueError, match=r"customized_pruners=torchprune_spatial\.CUSTOMIZED_PRUNERS"):
         remove_dead_channels(graph)
 
 
