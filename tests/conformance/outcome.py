@@ -95,7 +95,7 @@ def attempt(network: Network, model: nn.Module, importance: Any, ignored_layers:
 def pruned_against_masked(network: Network, model: nn.Module, ignored_layers: list[nn.Module]) -> str:
     """Whether the pruned network gives what the original gives with the removed channels at zero.
 
-    Only groups in which the network is linear in the cut are pruned: those without a norm over channels. Differences
+    Only groups without a norm over channels are pruned: other channels change with such a norm. Differences
     are relative to the largest output.
     """
     if network.not_linear:
