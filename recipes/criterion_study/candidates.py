@@ -23,7 +23,8 @@ from torchprune_spatial.calibration.regions import RegionMasks, regions_from_mas
 from torchprune_spatial.criteria.base import CalibratedImportance, ChannelImportance
 from torchprune_spatial.criteria.ranking import in_order_of, places, union_scores
 from torchprune_spatial.criteria.thinet import gram_of_group, tpami_order
-from torchprune_spatial.graph.groups import CHANNEL_LAYERS, members_that_read, reduce_over_members
+from torchprune_spatial.graph.groups import members_that_read, reduce_over_members
+from torchprune_spatial.graph.layers import CHANNEL_LAYERS
 from torchprune_spatial.graph.outputs import output_layers_in
 
 from ..experiments.criteria import Criterion

@@ -27,7 +27,7 @@ def run_apart(name: str) -> dict[str, str]:
     done = subprocess.run(command, capture_output=True, text=True)
     results = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
     if done.returncode:
-        stage = next(stage for stage in ("magnitude", "doctor", "ours", "masked", "end") if stage not in results)
+        stage = next(stage for stage in ("magnitude", "check", "ours", "masked", "end") if stage not in results)
         results[stage] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
     return results
 

@@ -1,4 +1,4 @@
-"""What happens to one network: the doctor, magnitude importance, ours, and pruned against masked."""
+"""What happens to one network: `check_network`, magnitude importance, ours, and pruned against masked."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from resolution_scaling.ground.calls import tensors_in
 from torchprune_spatial import SpatialMaskImportance
 from torchprune_spatial.calibration.batches import call_model
 from torchprune_spatial.check.network import check_network
-from torchprune_spatial.check.zeroed_channels import channel_dim
 from torchprune_spatial.graph.attention import attention_heads, update_attention
-from torchprune_spatial.graph.groups import CHANNEL_LAYERS
+from torchprune_spatial.graph.layers import CHANNEL_LAYERS, channel_dimension
 from torchprune_spatial.graph.outputs import OutputTrace
 
 from .zoo import Network
@@ -31,7 +30,7 @@ def outcomes(network: Network) -> Iterator[tuple[str, str]]:
     """Names and results of the stages, as they are reached: ``"prunes"``, or what went wrong.
 
     ``magnitude`` and ``ours`` prune as a user would at first; ``magnitude advised`` and ``ours advised`` ignore the
-    layers that the doctor names, where it names any.
+    layers that `check_network` names, where it names any.
     """
     warnings.simplefilter("ignore")
     model = network.build()
@@ -41,7 +40,7 @@ def outcomes(network: Network) -> Iterator[tuple[str, str]]:
     if magnitude.startswith(("TimeoutError", "MemoryError")):
         return  # Torch-Pruning's graph has no end: so would be all that follows
     check = check_network(model, network.inputs(network.images()), channels=2, **network.options(model))
-    yield "doctor", "; ".join(map(str, check.problems)) or "fine"
+    yield "check", "; ".join(map(str, check.problems)) or "fine"
     yield "ignored", str(len({*check.ignored_layers} - {*outputs}))
     yield "ours", attempt(network, model, ours(network), [])
     if not check.ok:
@@ -96,7 +95,7 @@ def attempt(network: Network, model: nn.Module, importance: Any, ignored_layers:
 def pruned_against_masked(network: Network, model: nn.Module, ignored_layers: list[nn.Module]) -> str:
     """Whether the pruned network gives what the original gives with the removed channels at zero.
 
-    Only groups in which the network is linear in the cut are pruned: those without a norm over channels. Differences
+    Only groups without a norm over channels are pruned: other channels change with such a norm. Differences
     are relative to the largest output.
     """
     if network.not_linear:
@@ -174,8 +173,8 @@ def _place(dep: Any, names: dict[nn.Module, str], graph: tp.DependencyGraph) -> 
     if target not in names:
         return None
     if graph.is_out_channel_pruning_fn(dep.handler):
-        return _Place(names[target], "output", channel_dim(target), graph.get_out_channels(target))
-    return _Place(names[target], "input", channel_dim(target), graph.get_in_channels(target))
+        return _Place(names[target], "output", channel_dimension(target), graph.get_out_channels(target))
+    return _Place(names[target], "input", channel_dimension(target), graph.get_in_channels(target))
 
 
 def _hold_at_zero(model: nn.Module, name: str, side: str, dim: int, kept: list[int]) -> None:

@@ -15,13 +15,15 @@ Real networks with random weights and small images, pruned by {ratio:.0%} a grou
 `GroupMagnitudeImportance`, and with `SpatialMaskImportance`. Of {count} networks, Torch-Pruning prunes {magnitude}
 ({plain} of them with nothing ignored but the outputs); ours prunes {ours} of these {magnitude}.
 
-- **Magnitude**: Torch-Pruning alone, with the layers of the outputs ignored and `num_heads` given. "prunes" means that
-  the network runs afterwards, with outputs of the same shapes and fewer parameters. Otherwise its error.
-- **To ignore**: how many layers `check_network` advises to ignore; the reasons are below the table. **Then** is
-  magnitude importance again, with these layers ignored.
-- **Ours**: `SpatialMaskImportance`, with nothing ignored; where that fails, with these layers ignored.
-- **Pruned = masked**: the pruned network gives what the original gives with the removed channels at zero, to 1e-6 of
-  the largest output, in float64. Only groups without a norm over channels are linear in the cut; the share is given.
+- **Magnitude**: Torch-Pruning alone, with the layers that produce the outputs ignored and `num_heads` given. "prunes"
+  means that the network runs afterwards, with outputs of the same shapes and fewer parameters. Otherwise the cell has
+  the error.
+- **To ignore**: how many layers `check_network` advises to ignore; the reasons are below the table. **Then**: magnitude
+  importance again, with these layers ignored.
+- **Ours**: `SpatialMaskImportance`, with nothing ignored; if that fails, with these layers ignored.
+- **Pruned = masked**: whether the pruned network gives what the original gives with the removed channels at zero, to
+  1e-6 of the largest output, in float64. Only groups without a norm over channels are compared, because other channels
+  change with such a norm; their number is given.
 
 Made on the CPU by `python -m tests.conformance`, with Python {python},
 {versions}.
@@ -45,21 +47,21 @@ def table(rows: dict[str, dict[str, str]]) -> str:
     )
     lines = [_row(name, results) for name, results in rows.items()]
     reasons = [
-        f"- **{_cell(name)}**: {_cell(results['doctor'])}"
+        f"- **{_cell(name)}**: {_cell(results['check'])}"
         for name, results in rows.items()
-        if results.get("doctor", "fine") != "fine"
+        if results.get("check", "fine") != "fine"
     ]
     return head + "\n".join(lines) + "\n\n## What `check_network` says\n\n" + "\n".join(reasons) + "\n"
 
 
 def best(results: dict[str, str], importance: str) -> str:
-    """The outcome of an importance with the doctor's advice, or without where it does as well."""
+    """The outcome of an importance with the advice of `check_network`, or without it where that does as well."""
     plain = results.get(importance, "not reached")
     return plain if plain == PRUNES else results.get(f"{importance} advised", plain)
 
 
 def _fine(results: dict[str, str]) -> bool:
-    return results.get("doctor") == "fine"
+    return results.get("check") == "fine"
 
 
 def _row(name: str, results: dict[str, str]) -> str:

@@ -192,7 +192,7 @@ NETWORKS = {
 ENDLESS = ("TimeoutError", "MemoryError")
 """A group that grows without end: which limit it meets first depends on the machine."""
 
-HOST_FAILURES: dict[str, tuple[str, ...]] = {
+TORCH_PRUNING_FAILURES: dict[str, tuple[str, ...]] = {
     "torchvision shufflenet_v2_x1_0": ("ZeroDivisionError",),
     "torchvision swin_t": ENDLESS,
     "timm rexnet_100": ENDLESS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn as nn
 
 from ..calibration.batches import Forward
-from ..record.flops import count_flops
+from ..record.flops import flops_by_module
 
 Count = Callable[[nn.Module, Any, Forward], Mapping[str, float]]
 """``(model, example_inputs, forward)`` -> what each module costs, by name; ``""`` is the network.
@@ -22,7 +22,7 @@ def count_parameters(model: nn.Module, example_inputs: Any, forward: Forward) ->
     return {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
 
 
-LIMITS: dict[str, Count] = {"compression": count_parameters, "speedup": count_flops}
+LIMITS: dict[str, Count] = {"compression": count_parameters, "speedup": flops_by_module}
 """What `prune_to` can limit: the count before over the count after must reach the limit.
 
 A new kind of budget is one more entry, and one more argument of `prune_to`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -12,11 +11,14 @@ import torch.nn as nn
 from torch.utils._pytree import tree_leaves
 from torch_pruning.dependency import Group
 
+from resolution_scaling.ground.put_back import restoring_values
+
 from ..calibration.batches import Batch
 from ..calibration.measurements import pad
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration
 from ..graph.groups import Member, channel_layers, members_that_read
+from ..graph.layers import channel_dimension, watching_inputs
 from ..graph.private_names import graph_of
 from .probabilities import READINGS, reading_of
 
@@ -83,7 +85,8 @@ class OutputChanges:
         dep = group[0].dep
         idxs = [group[0].idxs[position] for position in positions]
         removed = graph_of(group).get_pruning_group(dep.target.module, dep.handler, idxs)
-        with _restoring(self.model) if self.fold else contextlib.nullcontext(), torch.no_grad():
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        with restoring_values(tensors) if self.fold else contextlib.nullcontext(), torch.no_grad():
             if self.fold:
                 self.fold(removed)
             with _held_at_zero(members_that_read(removed, channel_layers(graph_of(removed)))):
@@ -173,36 +176,13 @@ class _RegionSums:
 @contextlib.contextmanager
 def _held_at_zero(members: list[Member]) -> Iterator[None]:
     """Inside, the layers read their channels of the members as zeros."""
+    channels: dict[nn.Module, torch.Tensor] = {}
+    for member in members:
+        known = channels.get(member.layer)
+        channels[member.layer] = member.channels if known is None else torch.cat([known, member.channels])
 
-    def zeroed(channels: torch.Tensor, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        dimension = -1 if isinstance(layer, nn.Linear) else 1
+    def zeroed(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return x.index_fill(channel_dimension(layer), channels[layer].to(x.device), 0)
 
-        def of(x: Any) -> Any:
-            return x.index_fill(dimension, channels.to(x.device), 0) if isinstance(x, torch.Tensor) else x
-
-        if args:
-            return (of(args[0]), *args[1:]), kwargs
-        first = next(iter(kwargs))
-        return args, kwargs | {first: of(kwargs[first])}
-
-    with contextlib.ExitStack() as hooks:
-        for member in members:
-            handle = member.layer.register_forward_pre_hook(
-                lambda layer, args, kwargs, channels=member.channels: zeroed(channels, layer, args, kwargs),
-                with_kwargs=True,
-            )
-            hooks.callback(handle.remove)
+    with watching_inputs(channels, zeroed):
         yield
-
-
-@contextlib.contextmanager
-def _restoring(model: nn.Module) -> Iterator[None]:
-    """Put the parameters and buffers back to what they were."""
-    tensors = [*itertools.chain(model.parameters(), model.buffers())]
-    before = [tensor.detach().clone() for tensor in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)

@@ -12,10 +12,10 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
 
+from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.progress import showing_progress
 
-from ..calibration.batches import call_model
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
 from ..record.pruning_record import PruningRecord
@@ -62,7 +62,7 @@ def prune_to(
         importance: any importance of Torch-Pruning, called once for each group that may be pruned. Groups for which it
             returns None are left alone. We recommend `InterpolativeImportance`.
         compression: parameters before over parameters after, at least this.
-        speedup: FLOPs before over FLOPs after, at least this (see `count_flops` for what counts). With both, both
+        speedup: FLOPs before over FLOPs after, at least this (see `flops_by_module` for what counts). With both, both
             limits hold.
         allocation: how the budget is spread over the groups. ``"uniform"``: each loses the same share of its channels.
             ``"global"`` and ``"isomorphic"``, as in Torch-Pruning: the lowest scores of the network, or of the groups

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch.nn as nn
 
-from ..record.flops import call_on_meta, meta_copy
+from resolution_scaling.ground.meta import call_on_meta, meta_copy
+
 from ..record.pruning_record import PruningRecord
 from .allocations import Step
 from .limits import LIMITS

@@ -16,6 +16,7 @@ from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.progress import progress
 
 from ..graph.groups import channel_layers, producers_of
+from ..graph.layers import channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
 from .batches import Batch, CalibrationData, Forward, Masks, call_model
 from .measurements import Measurement, pad, readings
@@ -118,27 +119,23 @@ class _Collector:
     def reading(self, regions: RegionMasks | None) -> Iterator[None]:
         """Measure what the layers read inside, for a batch with these regions."""
         self._batch, self._regions = self._batch + 1, regions
-        handles = []
         try:
-            handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self._layers]
-            yield
+            with watching_inputs(self._layers, self._read):
+                yield
         finally:
-            for handle in handles:
-                handle.remove()
             self._last_reads.clear()
         if regions is not None:
             area = regions.planes.sum((0, *range(2, regions.planes.ndim)), dtype=torch.float64).cpu()
             self.areas = pad(self.areas, len(area)) + pad(area, len(self.areas))
 
     @torch.no_grad()
-    def _read(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), None)
-        if x is None or x.ndim < 2:
+    def _read(self, layer: nn.Module, x: torch.Tensor) -> None:
+        if x.ndim < 2:
             return
-        channels_last = isinstance(layer, nn.Linear)
-        channels_first = x.detach().movedim(-1, 1) if channels_last else x.detach()
+        dimension = channel_dimension(layer)
+        channels_first = x.detach().movedim(dimension, 1)
         last, version = self._last_reads, x._version
-        keys = {m: (m, id(x), channels_last, layer if m.depends_on_layer else None) for m in self.totals}
+        keys = {m: (m, id(x), dimension, layer if m.depends_on_layer else None) for m in self.totals}
         new = [m for m, key in keys.items() if key not in last or last[key][0]() is not x or last[key][1] != version]
         if new:  # several layers often read one tensor: measure it once
             found: dict[Measurement, Any] = {}

@@ -15,7 +15,14 @@ from torch_pruning.dependency import DependencyGraph, Group
 from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration, Statistics
-from ..graph.groups import REDUCTIONS, best_of_parts, channel_layers, members_that_read, reduce_over_members, writers_in
+from ..graph.groups import (
+    REDUCTIONS,
+    best_of_parts,
+    channel_layers,
+    members_that_read,
+    producers_in,
+    reduce_over_members,
+)
 from ..graph.private_names import graph_of, normalize
 from .ranking import distinct
 
@@ -69,7 +76,7 @@ class ChannelImportance(tp.importance.Importance):
     def __call__(self, group: Group) -> torch.Tensor | None:
         """Score the channels of a group: ``[len(group[0].idxs)]`` float64, or None if they must not be pruned."""
         outputs = self.output_layers(graph_of(group))
-        if writers_in(group) & outputs:
+        if producers_in(group) & outputs:
             self._warn_not_pruned(group, "these channels are outputs of the network", outputs)
             return None
         scored = self.score(group)
@@ -113,7 +120,7 @@ class ChannelImportance(tp.importance.Importance):
     def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
         """Warn once for each layer, naming the layers that produce the group's channels."""
         names = channel_layers(graph_of(group))
-        layers = writers_in(group) & (names.keys() if among is None else among)
+        layers = producers_in(group) & (names.keys() if among is None else among)
         if layers <= self._warned:
             return
         self._warned |= layers

@@ -10,7 +10,8 @@ import torch
 import torch.nn as nn
 
 from ..calibration.measurements import Measurement, Reading
-from .grams import Gram, mixes_channels
+from ..graph.layers import mixes_channels
+from .grams import Gram
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import Group
 
-from ..graph.groups import CHANNEL_LAYERS, Member, members_that_read
+from ..graph.groups import Member, members_that_read
+from ..graph.layers import mixes_channels
 from ..graph.private_names import graph_of
 
 
@@ -36,12 +37,6 @@ class Gram:
     def is_finite(self) -> bool:
         """Whether the matrix is."""
         return bool(self._rows.sum().isfinite() and torch.as_tensor(self._matrix).sum().isfinite())
-
-
-def mixes_channels(layer: nn.Module) -> bool:
-    """Whether an output channel of the layer is a weighted sum of several input channels."""
-    groups = getattr(layer, "groups", 1)
-    return isinstance(layer, CHANNEL_LAYERS) and bool(groups == 1 or getattr(layer, "in_channels", 0) > groups)
 
 
 def grams_of_readers(

@@ -15,10 +15,11 @@ from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement, Reading
 from ..calibration.statistics import Calibration
 from ..graph.groups import Member
+from ..graph.layers import mixes_channels
 from ..graph.private_names import graph_of
 from .base import CalibratedImportance
 from .folding import columns_of, fold_by_least_squares
-from .grams import Gram, GramsOfGroups, grams_of_readers, mixes_channels
+from .grams import Gram, GramsOfGroups, grams_of_readers
 from .ranking import places
 from .registry import register_criterion
 

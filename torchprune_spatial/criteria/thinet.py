@@ -12,11 +12,12 @@ from ..calibration.batches import Forward
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration
 from ..graph.groups import Member
+from ..graph.layers import mixes_channels
 from ..graph.private_names import graph_of
 from .base import CalibratedImportance
 from .contributions import Contributions
 from .folding import fold_factors
-from .grams import GramsOfGroups, grams_of_readers, mixes_channels
+from .grams import GramsOfGroups, grams_of_readers
 from .ranking import places
 from .registry import register_criterion
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
-from ..graph.groups import CHANNEL_LAYERS, members_that_write, reduce_over_members
+from ..graph.groups import members_that_produce, reduce_over_members
+from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import output_layers_in
 from ..graph.private_names import graph_of
 from .base import ChannelImportance
@@ -42,7 +43,7 @@ class WeightSumImportance(ChannelImportance):
 
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Sums of ``|weight|`` of the filters."""
-        members = members_that_write(group, {m for m in graph_of(group).module2node if isinstance(m, CHANNEL_LAYERS)})
+        members = members_that_produce(group, {m for m in graph_of(group).module2node if isinstance(m, CHANNEL_LAYERS)})
         sums = {member.layer: _filter_sums(member.layer).unsqueeze(0) for member in members}
         values = reduce_over_members(members, sums, self.group_reduction, len(group[0].idxs))
         return None if values is None else (self.normalized(values[0]), values[0])

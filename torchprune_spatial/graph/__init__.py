@@ -1,1 +1,1 @@
-"""Torch-Pruning's dependency graph, read: groups of channels, outputs of the network, attention heads."""
+"""Reading Torch-Pruning's dependency graph: groups of channels, outputs of the network, attention heads."""

@@ -1,4 +1,4 @@
-"""Attention heads: telling the pruner about them, and fitting the attention modules to their layers after a step."""
+"""Attention heads: naming them to the pruner, and fitting attention modules to their pruned layers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PROJECTIONS = {"qkv": "qkv", "qk": "qk", "kv": "kv"} | {
     for letter, word in (("q", "query"), ("k", "key"), ("v", "value"))
     for name in (letter, word, f"to_{letter}", f"{letter}_proj", f"w{letter}")
 }
-"""Names of the layers that make queries, keys and values, and which of them each makes, one behind the other."""
+"""Names of the layers that make queries, keys and values; for each, the letters of what it makes, in order."""
 
 
 def attention_heads(model: nn.Module) -> dict[nn.Module, int]:
-    """Torch-Pruning's ``num_heads``: the layers that make queries, keys and values, with their number of heads.
+    """The layers that make queries, keys and values, with their numbers of heads: for Torch-Pruning's ``num_heads``.
 
-    With it every head loses the same dimensions, so that the heads stay of one size. Found are modules that keep their
-    number of heads (as ``num_heads`` or ``heads``) and make queries, keys and values with linear layers or
-    convolutions: fused (``qkv``), partly fused (``q`` and ``kv``) or separate (``to_q``, ``to_k``, ``to_v``), as in
-    timm, diffusers and transformers. Empty for networks without attention.
+    With this option every head loses the same dimensions, so that all heads keep one size. A module is recognised if it
+    has its number of heads as an attribute (``num_heads``, ``heads``, ...) and makes queries, keys and values with
+    linear layers or convolutions: fused (``qkv``), partly fused (``q`` and ``kv``) or separate (``to_q``, ``to_k``,
+    ``to_v``), as in timm, diffusers and transformers. The dict is empty for networks without attention.
 
     ``nn.MultiheadAttention`` is listed too; Torch-Pruning then leaves the channels that pass through it alone. To prune
-    them as well, give these modules as ``out_channel_groups={attention: attention.num_heads}`` instead.
+    these as well, pass such modules as ``out_channel_groups={attention: attention.num_heads}`` instead.
 
     Example:
         >>> pruner = tp.pruner.BasePruner(model, example_inputs, importance, num_heads=attention_heads(model))
@@ -48,19 +48,20 @@ def attention_heads(model: nn.Module) -> dict[nn.Module, int]:
 
 @torch.no_grad()
 def update_attention(model: nn.Module, num_heads: Mapping[nn.Module, int]) -> None:
-    """Fit attention modules to the pruned sizes of their layers, so that the network runs; call it after each step.
+    """Fit attention modules to the pruned sizes of their layers, so that the network runs. Call it after each step.
 
-    Sets the number of heads, the dimension of a head and their product in each attention module, where it has them.
+    In each attention module this sets the number of heads, the dimension of a head and their product, as far as the
+    module has these attributes.
 
-    The softmax keeps the temperature of the unpruned network, so that a pruned network gives what the original gives
-    with the removed dimensions at zero. Modules that multiply by their own ``scale`` keep it. Those that call
-    ``F.scaled_dot_product_attention``, which divides by the square root of the present head dimension, get that change
-    back in the weights of their queries. Not where the queries are normalized (``q_norm``) and in
-    ``nn.MultiheadAttention``: there a smaller head has a sharper softmax.
+    The softmax keeps the temperature of the unpruned network. A pruned network therefore gives what the original gives
+    with the removed dimensions at zero. Modules that multiply by their own ``scale`` keep it.
+    ``F.scaled_dot_product_attention`` divides by the square root of the present head dimension; in modules that call
+    it, the weights of the queries are scaled to make up for the change. This is not done where the queries are
+    normalized (``q_norm``), nor in ``nn.MultiheadAttention``: there a smaller head has a sharper softmax.
 
     Args:
-        model: the pruned network. Without attention, nothing happens.
-        num_heads: ``pruner.num_heads`` after the step, which counts fewer heads where whole heads were removed.
+        model: the pruned network. Without attention it is left as it is.
+        num_heads: ``pruner.num_heads`` after the step. It holds fewer heads where whole heads were removed.
     """
     modules: Iterable[Any] = model.modules()
     for module in modules:
@@ -90,7 +91,7 @@ def _update(module: Any, projections: dict[nn.Module, str], num_heads: Mapping[n
     scale = vars(module).get("scale")
     if not isinstance(scale, float) or not _divides_by_head_dim(module) or _normalizes_queries(module):
         return
-    factor = scale * head_dim**0.5  # 1 when nothing was pruned since the last call
+    factor = scale * head_dim**0.5  # 1 if nothing was pruned since the last call
     query.weight[:query_width] *= factor
     if query.bias is not None:
         query.bias[:query_width] *= factor
@@ -112,7 +113,7 @@ def _heads_name(module: nn.Module) -> str | None:
 
 
 def _projections(module: nn.Module) -> dict[nn.Module, str]:
-    """The layers of an attention module that make queries, keys and values; empty for other modules."""
+    """The layers of an attention module that make queries, keys and values, with their letters; empty for others."""
     if _heads_name(module) is None:
         return {}
     layers: dict[nn.Module, str] = {

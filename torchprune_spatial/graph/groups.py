@@ -1,4 +1,4 @@
-"""Reading Torch-Pruning's dependency graph: which layers read and write a group's channels."""
+"""Reading Torch-Pruning's dependency graph: which layers produce and read a group's channels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
+from .layers import CHANNEL_LAYERS
 from .private_names import graph_of
-
-CHANNEL_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-"""Layers that read channels and write others: the ones between which feature maps are pruned."""
 
 
 def channel_layers(graph: DependencyGraph) -> dict[nn.Module, str]:
-    """Layers that read channels, with their names: convolutions (transposed, depthwise), linear and customized ones."""
+    """Layers that read channels, with their names.
+
+    They are the convolutions (also transposed and depthwise ones), the linear layers, and those of the graph's
+    ``customized_pruners``.
+    """
     customized = tuple(kind for kind in graph.CUSTOMIZED_PRUNERS if isinstance(kind, type))
     return {
         module: name
@@ -27,7 +29,10 @@ def channel_layers(graph: DependencyGraph) -> dict[nn.Module, str]:
 
 
 def producers_of(graph: DependencyGraph, reader: nn.Module) -> list[nn.Module]:
-    """Layers whose channels a layer reads, seen through activations, norms, additions and concatenations."""
+    """The nearest convolutions and linear layers before a layer: those that produce the channels that it reads.
+
+    Activations, norms, additions and concatenations in between are passed over.
+    """
     found: list[nn.Module] = []
     pending, seen = list(graph.module2node[reader].inputs), set()
     while pending:
@@ -42,8 +47,8 @@ def producers_of(graph: DependencyGraph, reader: nn.Module) -> list[nn.Module]:
     return found
 
 
-def writers_in(group: Group) -> set[nn.Module]:
-    """Modules whose output channels belong to the group."""
+def producers_in(group: Group) -> set[nn.Module]:
+    """Modules whose output channels belong to the group: its producers, and norms and activations that are pruned."""
     modules = (dep.target.module for dep, _ in group if graph_of(group).is_out_channel_pruning_fn(dep.handler))
     return {module for module in modules if isinstance(module, nn.Module)}
 
@@ -66,20 +71,20 @@ REDUCTIONS: dict[str, Reduction] = {
     "first": _first,
     "gate": lambda values: _first(values.flip(0)),
 }
-"""Torch-Pruning's ``group_reduction`` over the layers of a channel: ``[layers, ...]`` -> ``[...]``.
+"""Torch-Pruning's ``group_reduction`` over the layers that have a channel: ``[layers, ...]`` -> ``[...]``.
 
 NaN stands for a layer that does not have the channel."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A layer of a group: which of its channels belong to which of the group's.
+    """A layer of a group, with the channels of the layer that belong to the group.
 
     Attributes:
         layer: the layer.
-        channels: channels of the layer, ``[n]``.
-        positions: for each, the position of its root channel in ``group[0].idxs``, ``[n]``. One position may come
-            several times (flatten), and some may be missing.
+        channels: the channels of the layer, ``[n]``.
+        positions: for each of them, the position of its root channel in ``group[0].idxs``, ``[n]``. A position may
+            occur several times (after a flatten), or not at all.
     """
 
     layer: nn.Module
@@ -87,8 +92,8 @@ class Member:
     positions: torch.Tensor
 
 
-def members_that_write(group: Group, layers: Container[nn.Module]) -> list[Member]:
-    """Those of the layers that write channels of the group."""
+def members_that_produce(group: Group, layers: Container[nn.Module]) -> list[Member]:
+    """Those of the layers that produce channels of the group."""
     return _members(group, graph_of(group).is_out_channel_pruning_fn, layers, list(group[0].root_idxs))
 
 
@@ -98,7 +103,7 @@ def members_that_read(group: Group, layers: Container[nn.Module]) -> list[Member
     members = _members(group, graph_of(group).is_in_channel_pruning_fn, layers, roots)
     unread = set(range(len(roots))).difference(*(member.positions.tolist() for member in members))
     if members and unread:
-        # Merging drops the second root of an index (chunk, split, cat of one tensor twice): ask for these alone.
+        # Merging drops the second root of an index (chunk, split, cat of one tensor twice): ask for each of them alone
         dep = group[0].dep
         for position in sorted(unread):
             root = group[0].idxs[position]
@@ -111,12 +116,12 @@ def members_that_read(group: Group, layers: Container[nn.Module]) -> list[Member
 def best_of_parts(group: Group, scores: torch.Tensor) -> torch.Tensor:
     """Position of the best channel of each part of a group.
 
-    A part is a set of channels that the same layers write and read. Most groups are one part. Channels that are
-    concatenated and then added to others, or go through a depthwise convolution, make a group of several.
+    A part is a set of channels that the same layers produce and read. Most groups have one part. A group has several
+    where channels are concatenated and then added to others, or pass through a depthwise convolution.
     """
     layers = channel_layers(graph_of(group))
     signatures: list[list[int]] = [[] for _ in group[0].idxs]
-    for i, member in enumerate([*members_that_write(group, layers), *members_that_read(group, layers)]):
+    for i, member in enumerate([*members_that_produce(group, layers), *members_that_read(group, layers)]):
         for position in set(member.positions.tolist()):
             signatures[position].append(i)
     parts: dict[tuple[int, ...], list[int]] = {}
@@ -143,17 +148,17 @@ def _members(
 def reduce_over_members(
     members: list[Member], per_layer: Mapping[nn.Module, torch.Tensor], reduction: str, channels: int
 ) -> torch.Tensor | None:
-    """Bring values of the channels of several layers to the channels of their group.
+    """Turn values of the channels of several layers into values of the channels of their group.
 
     Args:
         members: the layers.
-        per_layer: ``[values, channels of the layer]`` of each.
-        reduction: how a channel of several layers gets one value, a key of `REDUCTIONS`. Several channels of one layer
-            that belong to the same root channel (flatten) are averaged first.
-        channels: number of channels of the group.
+        per_layer: for each layer, ``[values, channels of the layer]``.
+        reduction: a key of `REDUCTIONS`: how a channel that several layers have gets one value. Where several channels
+            of one layer belong to the same root channel (after a flatten), they are averaged first.
+        channels: the number of channels of the group.
 
     Returns:
-        ``[values, channels]``, aligned with ``group[0].idxs``, or None if there is no member. A channel that no member
+        ``[values, channels]``, aligned with ``group[0].idxs``; None if there is no member. A channel that no member
         has gets 0.
     """
     if not members:
@@ -161,7 +166,7 @@ def reduce_over_members(
     rows = []  # NaN where the layer does not have the channel
     for member in members:
         values = per_layer[member.layer][:, member.channels]
-        total = values.new_zeros(len(values), channels).index_add_(1, member.positions, values)
-        rows.append(total / torch.bincount(member.positions, minlength=channels))  # 0 / 0 = NaN
+        sums = values.new_zeros(len(values), channels).index_add_(1, member.positions, values)
+        rows.append(sums / torch.bincount(member.positions, minlength=channels))  # 0 / 0 = NaN
     absent = torch.stack(rows).isnan().all(0).all(0)
     return torch.where(absent, 0.0, REDUCTIONS[reduction](torch.stack(rows)))

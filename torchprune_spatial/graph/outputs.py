@@ -1,4 +1,4 @@
-"""Which layers write the outputs of a network: their channels must not be pruned."""
+"""Which layers produce the outputs of a network: their channels must not be pruned."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import tensors_in
+from resolution_scaling.ground.put_back import requiring_gradients
 
-from .groups import CHANNEL_LAYERS
+from .layers import CHANNEL_LAYERS, is_depthwise
 
 
 def _nothing(_: Any) -> Any:
-    """What the autograd graph keeps of a tensor: only its nodes are looked at."""
+    """Stands in the autograd graph for a saved tensor: only the graph's nodes are looked at."""
     return None
 
 
 class OutputTrace:
-    """Finds the layers whose channels are the network's outputs, so that they are never pruned.
+    """Finds the layers whose channels are outputs of the network.
 
-    Torch-Pruning marks an output only where the last operation is not a layer, and loses it where another output is
-    computed from it. So the autograd graph is followed instead, from each output down to the first convolution or
-    linear layer on every path. `recording` keeps the graph without its activations: the forward costs no more memory
-    than under ``no_grad``.
+    Torch-Pruning marks an output only where the last operation is not a layer, and loses the mark where another output
+    is computed from this one. Therefore the autograd graph is followed instead, from each output back to the first
+    layer on every path; depthwise convolutions are passed over. `recording` keeps the graph without its activations, so
+    that the forward pass takes no more memory than under ``no_grad``.
+
+    Args:
+        layers: the layers that can be found.
     """
 
     def __init__(self, layers: Iterable[nn.Module]):
@@ -37,20 +41,18 @@ class OutputTrace:
 
     @contextlib.contextmanager
     def recording(self, model: nn.Module) -> Iterator[None]:
-        """Record which layer made which node of the autograd graph. Frozen parameters take part; all is restored."""
-        frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
-        handles = []
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            handles = [layer.register_forward_hook(self._record) for layer in self._layers]
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for parameter in frozen:
-                parameter.requires_grad_(False)
+        """Record inside which layer makes which node of the autograd graph.
+
+        Frozen parameters require gradients inside, because the graph lacks them otherwise; afterwards the model is as
+        it was.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(requiring_gradients(model.parameters()))
+            for layer in self._layers:
+                stack.callback(layer.register_forward_hook(self._record).remove)
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing))
+            yield
 
     def _record(self, layer: nn.Module, args: tuple[Any, ...], output: object) -> None:
         for tensor in tensors_in(output):
@@ -69,15 +71,15 @@ class OutputTrace:
             layer = self._layer_of.get(node)
             if layer is not None:
                 found.add(layer)
-            if layer is None or _is_depthwise(layer):
+            if layer is None or is_depthwise(layer):
                 pending.extend(parent for parent, _ in node.next_functions)
         return found
 
 
 def output_layers_in(graph: DependencyGraph) -> set[nn.Module]:
-    """Layers that write outputs as far as Torch-Pruning's graph shows: without running the network again.
+    """Layers that produce outputs, as far as Torch-Pruning's graph shows. The network is not run.
 
-    A feature map that is returned and also used inside the network is not seen.
+    A feature map that is returned, and that another layer reads too, is not seen.
     """
     return {
         layer
@@ -93,12 +95,8 @@ def _ends_in_output(node: Node) -> bool:
         if node.type == tp.ops.OPTYPE.OUTPUT or not node.outputs:
             return True
         for following in node.outputs:
-            stops = isinstance(following.module, CHANNEL_LAYERS) and not _is_depthwise(following.module)
+            stops = isinstance(following.module, CHANNEL_LAYERS) and not is_depthwise(following.module)
             if following not in seen and not stops:
                 seen.add(following)
                 pending.append(following)
     return False
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == layer.out_channels > 1

@@ -1,7 +1,7 @@
-"""Every private name of Torch-Pruning that this package uses, and the way around its shared default arguments.
+"""Every private name of Torch-Pruning that this package uses, and a workaround for its shared default arguments.
 
-Torch-Pruning has no public names for these. They were read in version 1.6.1; where a later version differs, this is the
-file to change.
+Torch-Pruning has no public names for these. The private ones are those of version 1.6.1; where a later version differs,
+this is the only file to change (a test holds that).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
 CONTAINERS = ("num_heads", "in_channel_groups", "out_channel_groups")
-"""Options of ``BasePruner`` that it writes into: also into its default arguments, which all pruners share."""
+"""Options of ``BasePruner`` that it adds to: also to its default arguments, which all pruners share."""
 
 _magnitude = tp.importance.GroupMagnitudeImportance()
 
@@ -26,17 +26,17 @@ def graph_of(group: Group) -> DependencyGraph:
 
 
 def name_in(graph: DependencyGraph, module: nn.Module) -> str | None:
-    """The name of a module in the network; None for operations that only the graph knows."""
+    """The name of a module in the network; None for operations that are only in the graph."""
     return graph._module2name.get(module)
 
 
 def parameter_name_in(graph: DependencyGraph, parameter: nn.Parameter) -> str:
-    """The name of a parameter that Torch-Pruning prunes by itself (``unwrapped_parameters``)."""
+    """The name of a parameter that is in no layer that Torch-Pruning knows (``unwrapped_parameters``)."""
     return graph._param_to_name[parameter]
 
 
 def channel_groups_of(pruner: tp.pruner.BasePruner, group: Group) -> int:
-    """The number of ``channel_groups``: heads, or groups of a convolution, that must lose the same channels."""
+    """The number of ``channel_groups``: heads, or groups of a convolution, each of which loses the same channels."""
     return pruner._get_channel_groups(group)
 
 
@@ -50,9 +50,12 @@ def normalize(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], t
 
 
 def own_containers(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options of a pruner, with containers of their own for those that ``BasePruner`` writes into.
+    """Options for a pruner, with a copy of each container that ``BasePruner`` changes.
 
-    Its default arguments are among these: without this, what one pruner writes, all later ones read.
+    Without this a pruner changes the caller's dicts, or default arguments that all later pruners read.
+
+    Args:
+        options: keyword arguments of ``BasePruner``.
     """
     own: dict[str, Any] = {name: dict(options.get(name) or {}) for name in CONTAINERS}
     for name, copied in (("customized_pruners", dict), ("unwrapped_parameters", list), ("pruning_ratio_dict", dict)):

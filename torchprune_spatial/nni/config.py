@@ -1,28 +1,21 @@
-"""NNI's configuration lists, of both generations, as instructions for Torch-Pruning."""
+"""Reading NNI's configuration lists, of both generations: which layers are pruned, and how much."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn as nn
 
-from resolution_scaling.cnn.resized_conv import ResizedConv2d, role_and_plain
+from .layer_selection import LAYERS, PARTIAL, SELECTION, kind_of, select_layers, selection_of
 
-from ..graph.groups import CHANNEL_LAYERS
-
-LAYERS = (*CHANNEL_LAYERS, nn.MultiheadAttention, nn.RNNBase)
-"""What a configuration selects from: layers that write channels of their own."""
-SELECTION = ("op_types", "op_names", "op_names_re", "exclude_op_types", "exclude_op_names", "exclude_op_names_re")
-PARTIAL = "op_partial_names"
 RATIOS = ("sparse_ratio", "sparsity", "sparsity_per_layer", "total_sparsity")
-"""Shares of the channels to remove: of NNI 3.0, then of 2.x. The last is of all the layers together."""
+"""Keys for the share of the channels to remove: NNI 3.0's, then NNI 2.x's. The last is for all layers together."""
 LARGEST = ("max_sparse_ratio", "max_sparsity_per_layer")
 TARGETS = ("compression", "speedup", "keep_fraction")
-"""What may be given instead of a ratio, in a configuration or as a parameter."""
+"""What may be given instead of a ratio, in a dict of the list or as a parameter."""
 PARAMETERS = (*TARGETS, "tolerance", "global_pruning", "max_pruning_ratio", "round_to")
 
 Select = Callable[[nn.Module, Mapping[str, Any]], Iterable[str]]
@@ -34,9 +27,10 @@ class PruningConfig:
 
     Attributes:
         layers: names of the layers that may be pruned.
-        ratios: the share of its channels that each loses, by name; not for layers left to ``targets``.
+        ratios: by name of a layer, the share of its channels that it loses. Layers whose share follows from
+            ``targets`` are missing.
         targets: ``compression``, ``speedup`` or ``keep_fraction``, by name.
-        global_pruning: whether the channels of all the layers compete.
+        global_pruning: whether the channels of all the layers are ranked together.
         options: ``max_pruning_ratio``, ``round_to``, ``tolerance``, as Torch-Pruning and `prune_to` take them.
     """
 
@@ -47,48 +41,18 @@ class PruningConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def select_layers(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
-    """Names of the modules that a configuration selects, by the rules of NNI.
-
-    By ``op_names`` or ``op_names_re``, and of these by ``op_types``, without the excluded ones. A type is the name of a
-    module's class; ``'default'`` means all layers, as in NNI 2.x. A convolution that FCR reduced counts as the
-    convolution that it was.
-    """
-    patterns = config.get("op_names_re", ())
-    named = bool(config.get("op_names") or patterns)
-
-    def selected(name: str, module: nn.Module) -> bool:
-        kind = _kind(module)
-        types = config.get("op_types") or ()
-        by_name = name in config.get("op_names", ()) or any(re.match(pattern, name) for pattern in patterns)
-        by_type = kind.__name__ in types or ("default" in types and isinstance(module, LAYERS))
-        excluded = (
-            name in config.get("exclude_op_names", ())
-            or kind.__name__ in config.get("exclude_op_types", ())
-            or any(re.match(pattern, name) for pattern in config.get("exclude_op_names_re", ()))
-        )
-        return (by_name or not named) and (by_type or not types) and (named or bool(types)) and not excluded
-
-    return [name for name, module in model.named_modules(remove_duplicate=False) if selected(name, module)]
-
-
-def _kind(module: nn.Module) -> type[nn.Module]:
-    """The class of a module, for a convolution that FCR reduced the one that it had."""
-    return role_and_plain(type(module))[1] if isinstance(module, ResizedConv2d) else type(module)
-
-
 def read_config(
     model: nn.Module, config_list: Any, parameters: Mapping[str, Any] | None = None, select: Select = select_layers
 ) -> PruningConfig:
-    """What a ``config_list`` and the parameters beside it ask for.
+    """Read a ``config_list`` and the parameters that are given with it.
 
     Args:
         model: the network.
         config_list: dicts with the keys of NNI 3.0 (``sparse_ratio``, ``max_sparse_ratio``, ``exclude_op_names``, ...)
             or 2.x (``sparsity``, ``sparsity_per_layer``, ``total_sparsity``, ``max_sparsity_per_layer``, ``exclude``,
-            ``op_partial_names``), or one of `TARGETS` instead of a ratio. Without a selection a dict is for all layers;
-            empty, with a target among the parameters, so is the list.
-        parameters: `PARAMETERS`; whole floats, as tuners give, where whole numbers are meant.
+            ``op_partial_names``). One of `TARGETS` may take the place of a ratio. A dict that selects no layers is for
+            all of them; so is an empty list, if one of `TARGETS` is among the parameters.
+        parameters: `PARAMETERS` by name. ``round_to`` may be a whole float, as tuners give.
         select: ``(model, config)`` -> names of modules.
 
     Raises:
@@ -101,18 +65,18 @@ def read_config(
     parameters = dict(parameters or {})
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
     there = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    excluded = {name for config in config_list if config.get("exclude") for name in select(model, _selection(config))}
+    excluded = {name for config in config_list if config.get("exclude") for name in select(model, selection_of(config))}
     read = PruningConfig([])
-    chosen: dict[str, float | None] = {}  # by layer: its ratio, or None for what the target makes of it
+    chosen: dict[str, float | None] = {}  # by layer: its ratio, or None if it follows from the target
     entries = [config for config in config_list if not config.get("exclude")] or [{}]
     for number, config in enumerate(entries):
         where = f"config_list[{number}]"
         _check_keys(config, where)
-        selection = _selection(config)
+        selection = selection_of(config)
         if unknown := sorted({*selection.get("op_names", ())} - there):
             raise ValueError(f"{where} names {unknown[0]!r}, but {type(model).__name__} has no module of this name")
         if not any(key.startswith("op_") for key in selection):
-            selection["op_types"] = sorted({kind.__name__ for m in layers.values() for kind in (type(m), _kind(m))})
+            selection["op_types"] = sorted({kind.__name__ for m in layers.values() for kind in (type(m), kind_of(m))})
         names = [name for name in select(model, selection) if name in layers and name not in excluded]
         if not names:
             kinds = sorted({type(module).__name__ for module in layers.values()})
@@ -120,7 +84,7 @@ def read_config(
         for key in TARGETS:
             if key in config and parameters.setdefault(key, config[key]) != config[key]:
                 raise ValueError(
-                    f"{key} is given twice, {parameters[key]!r} and {config[key]!r}; it is for the network"
+                    f"{key} is given twice, as {parameters[key]!r} and as {config[key]!r}; it is for the whole network"
                 )
         for key in LARGEST:
             if key in config:
@@ -143,7 +107,9 @@ def _read_parameters(read: PruningConfig, parameters: dict[str, Any]) -> None:
     for key in parameters.keys() & {"keep_fraction"}:
         read.targets[key] = _number(key, parameters[key], 0, 1)
     if "keep_fraction" in read.targets and len(read.targets) > 1:
-        raise ValueError(f"keep_fraction does not go with {', '.join(sorted(read.targets.keys() - {'keep_fraction'}))}")
+        raise ValueError(
+            f"keep_fraction cannot be combined with {', '.join(sorted(read.targets.keys() - {'keep_fraction'}))}"
+        )
     for key in parameters.keys() & {"max_pruning_ratio", "tolerance"}:
         read.options[key] = _number(key, parameters[key], 0, 1)
     if parameters.get("round_to") is not None:
@@ -155,32 +121,22 @@ def _read_parameters(read: PruningConfig, parameters: dict[str, Any]) -> None:
     free = [name for name in read.layers if name not in read.ratios]
     if free and not read.targets:
         raise ValueError(
-            f"config_list does not say how much of {', '.join(map(repr, free[:3]))} is to go: give sparse_ratio "
+            f"config_list does not say how much of {', '.join(map(repr, free[:3]))} is removed: give sparse_ratio "
             "(sparsity in NNI 2.x), or compression, speedup or keep_fraction"
         )
     if read.targets and not free:
-        raise ValueError(f"config_list has a ratio for every layer, which leaves nothing to {', '.join(read.targets)}")
+        raise ValueError(
+            f"config_list has a ratio for every layer, which leaves no layer for {', '.join(read.targets)}"
+        )
     largest = read.options.get("max_pruning_ratio", 1)
     if read.global_pruning and not read.targets and largest < max(read.ratios.values()):
         raise ValueError(
             f"no layer may lose more than {largest}, so that all together cannot lose {max(read.ratios.values())}"
         )
     if "keep_fraction" in read.targets and (read.ratios or read.global_pruning):
-        raise ValueError("keep_fraction goes neither with ratios nor with global pruning: it is of each layer")
+        raise ValueError("keep_fraction is for each layer: it cannot be combined with ratios or global pruning")
     if read.global_pruning and not read.targets and len(set(read.ratios.values())) > 1:
         raise ValueError(f"global pruning has one ratio, but config_list gives {sorted(set(read.ratios.values()))}")
-
-
-def _selection(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that select, ``op_partial_names`` of NNI 2.x as regular expressions."""
-    selection = {key: config[key] for key in (*SELECTION, PARTIAL) if config.get(key)}
-    for key, value in selection.items():
-        if isinstance(value, str) or not all(isinstance(name, str) for name in value):
-            raise TypeError(f"{key} is {value!r}; expected a list of names")
-    if PARTIAL in selection:
-        parts = [f".*{re.escape(name)}" for name in selection.pop(PARTIAL)]
-        selection["op_names_re"] = [*selection.get("op_names_re", ()), *parts]
-    return selection
 
 
 def _check_keys(config: Mapping[str, Any], where: str) -> None:

@@ -15,28 +15,31 @@ from resolution_scaling.nni.steps.step import example_inputs
 from resolution_scaling.nni.steps.wrapped_modules import wrappers_of
 
 from ..record.pruning_record import PruningRecord
-from .algorithms import check_keeps_fraction, criterion_options, make_importance, needs_data, prune
 from .config import read_config
+from .criterion_options import check_keeps_fraction, criterion_options, make_importance, needs_data
+from .pruning import prune
 
 
 class SpatialMaskPruner(Compressor):
-    """Prunes by the spatial masks, or another of our criteria, in the manner of NNI 3.0's compressors.
+    """A compressor that prunes by spatial masks, or by another criterion of this package.
 
-    Channels are really removed, by Torch-Pruning, so that no `ModelSpeedup` is needed, and what it cannot trace can be
+    Torch-Pruning removes the channels, so that no `ModelSpeedup` is needed, and networks that it cannot trace can be
     pruned. `resolution_scaling.nni.ResolutionScaler` may come before or after.
 
     Args:
-        model: the network, changed in place by `compress`.
+        model: the network; `compress` changes it in place.
         config_list: as for NNI's pruners: ``op_types``, ``op_names``, ``op_names_re``, ``exclude_op_names``, ..., and
-            ``sparse_ratio``, of the output channels; or instead of it, for the whole network, ``compression`` or
-            ``speedup`` (see `prune_to`) or ``keep_fraction`` (the paper's selection). With ``global_group_id`` the
-            channels of all the layers compete. Lists of NNI 2.x do too. Layers that must lose the same channels, as
-            those of a residual addition, are pruned only where all of them are selected.
-        evaluator: as for NNI's compressors; only its dummy input is used.
+            ``sparse_ratio``, the share of the output channels to remove. Instead of the ratio, for the whole network:
+            ``compression`` or ``speedup`` (see `prune_to`), or ``keep_fraction`` (the paper's selection). With
+            ``global_group_id`` the channels of all the layers are ranked together. Lists of NNI 2.x are accepted too.
+            Layers that must lose the same channels, such as those of a residual addition, are pruned only if all of
+            them are selected.
+        evaluator: as for NNI's compressors. Only its dummy input is used.
         existed_wrappers: used by ``from_compressor``; there must be none.
-        loader: calibration batches, see `SpatialMaskImportance`. Not for ``'weight_sum'``.
+        loader: calibration batches, see `SpatialMaskImportance`. Criteria that need no data do without.
         dummy_input: example inputs. Default: the evaluator's.
-        criterion: ``'spatial_mask'``, ``'apoz'``, ``'mean_activation'``, ``'thinet'`` or ``'weight_sum'``.
+        criterion: name of a criterion: ``'spatial_mask'``, ``'apoz'``, ``'mean_activation'``, ``'thinet'``,
+            ``'weight_sum'`` or one that was registered.
         options: of the criterion (``threshold``, ...), and ``global_pruning``, ``max_pruning_ratio``, ``round_to``.
 
     Raises:
@@ -71,7 +74,7 @@ class SpatialMaskPruner(Compressor):
         self.criterion = criterion
         self._own, self._pruning = criterion_options(criterion, options)
         if loader is None and needs_data(criterion):
-            raise TypeError(f"loader is missing: criterion {criterion!r} judges channels by batches of images")
+            raise TypeError(f"loader is missing: criterion {criterion!r} ranks channels by calibration batches")
         self._importance = make_importance(criterion, loader, self._own)
         self._dummy_input = dummy_input
         check_keeps_fraction(criterion, read_config(model, config_list, self._pruning, _select))
@@ -107,6 +110,6 @@ def _select(model: nn.Module, config: Mapping[str, Any]) -> list[str]:
 
 def _refuse_wrapped(name: str) -> None:
     raise ValueError(
-        f"{name!r} is wrapped by a pruner of NNI, which hides its weights: call pruner.unwrap_model() first, and speed "
-        "the model up if the masks are to stay"
+        f"{name!r} is wrapped by a pruner of NNI, which hides its weights: call pruner.unwrap_model() first; to keep "
+        "the effect of its masks, then run NNI's ModelSpeedup"
     )

@@ -1,4 +1,4 @@
-"""What was removed, and what a pruned network costs; files of pruned networks."""
+"""The record of a pruning, the costs of a network by module, and files of pruned networks."""
 
 from .pruning_record import PruningRecord
 from .saving import load_pruned, save_pruned

@@ -1,4 +1,4 @@
-"""Bars of the channels that layers had and keep."""
+"""A bar chart of the channels that layers had, and of those that they keep."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 def channel_bars(
     names: Sequence[str], before: Sequence[int], after: Sequence[int], path: str | os.PathLike[str] | None = None
 ) -> Figure:
-    """One bar a layer: the channels that it had, and in front of them those that it keeps.
+    """One bar a layer: the channels that it had, and in front of it those that it keeps.
 
     Args:
-        names: of the layers, the first on top.
+        names: names of the layers. The first is on top.
         before: channels of each layer before pruning.
         after: channels of each layer after pruning.
         path: where to save the figure; the ending specifies the format.
+
+    Returns:
+        A figure that is not registered with ``pyplot``.
 
     Raises:
         ImportError: matplotlib is not installed.

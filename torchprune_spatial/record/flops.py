@@ -8,22 +8,19 @@ from typing import Any
 import torch.nn as nn
 
 from resolution_scaling.cost.tracing import trace
-from resolution_scaling.ground.meta import call_on_meta, meta_copy
-
-from ..calibration.batches import Forward, call_model
-
-__all__ = ["call_on_meta", "count_flops", "meta_copy"]
+from resolution_scaling.ground.calls import Forward, call_model
 
 
-def count_flops(model: nn.Module, example_inputs: Any, forward: Forward = call_model) -> Counter[str]:
-    """Floating-point operations of one forward pass in evaluation mode, by the name of the module that does them.
+def flops_by_module(model: nn.Module, example_inputs: Any, forward: Forward = call_model) -> Counter[str]:
+    """Floating-point operations of one forward pass in evaluation mode, by the name of the module.
 
-    Convolutions and matrix products (also those of attention) count, a multiplication and an addition as two; norms,
-    activations and other element-wise work do not. A module counts what its children do; ``""`` is the network.
+    Convolutions and matrix products (also those of attention) are counted, with a multiplication and an addition as
+    two operations. Norms, activations and other element-wise operations are not counted. The number of a module
+    includes those of its children; ``""`` is the whole network.
 
     Args:
-        model: the network; it is not run, and may be on any device.
-        example_inputs: as for Torch-Pruning; the count is for this batch and size.
+        model: the network, on any device. It is not run.
+        example_inputs: as for Torch-Pruning. The count is for this batch and size.
         forward: ``(model, inputs)`` -> outputs.
 
     Raises:

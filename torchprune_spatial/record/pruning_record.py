@@ -12,37 +12,39 @@ import torch_pruning as tp
 from tabulate import tabulate
 from torch_pruning.dependency import DependencyGraph, Group
 
-from ..calibration.batches import Forward, call_model
+from resolution_scaling.ground.calls import Forward, call_model
+
 from ..graph.attention import update_attention
 from ..graph.private_names import graph_of
 from ..residuals.channel_scatter import dead_channel_groups
 from .channel_bars import channel_bars
-from .flops import count_flops
-from .saving import save_whole
+from .flops import flops_by_module
+from .saving import save_tensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-"""Layers that `PruningRecord.plot` leaves out: they keep the channels of the layer before them."""
+"""Layers that `PruningRecord.plot` leaves out, because they keep the channels of the layer before them."""
 
 
 class PruningRecord:
-    """Prunes as ``pruner.step()`` does, and keeps the original index of every channel that is left.
+    """Prunes like ``pruner.step()``, and keeps the original index of every channel that remains.
 
-    Over several steps too: indices are always those of the network as it was when the record was made.
+    After several steps, too, indices are those of the network as it was when the record was made.
 
     Args:
         model: the network before pruning.
-        example_inputs: as for Torch-Pruning, to report FLOPs and the speed-up too; they are counted without running
-            the network.
-        forward: ``(model, example_inputs)`` -> outputs, if the network is not called as Torch-Pruning does.
+        example_inputs: as for Torch-Pruning. If given, FLOPs and the speed-up are reported too; they are counted
+            without running the network.
+        forward: ``(model, example_inputs)`` -> outputs, if the network is not called in Torch-Pruning's way.
 
     Attributes:
-        kept_out: for each layer, by name in the order of the network, the original indices of the output channels that
-            it keeps, ascending, ``[channels kept]`` int64. Layers are convolutions, linear, norms and what else
-            Torch-Pruning prunes, customized layers included (from the first step on).
-        kept_in: the same for input channels; without the layers whose inputs are their outputs (norms, depthwise).
+        kept_out: by layer, in the order of the network, the original indices of the output channels that it keeps,
+            ascending, ``[channels kept]`` int64. Layers are convolutions, linear layers, norms and whatever else
+            Torch-Pruning prunes; customized layers are included from the first step on.
+        kept_in: the same for input channels. Layers whose input channels are pruned with their output channels (norms,
+            depthwise convolutions) are missing.
 
     Example:
         >>> record = PruningRecord(model, example_inputs)
@@ -62,35 +64,35 @@ class PruningRecord:
         self._steps = 0
         self._begin(DependencyGraph())
 
-    def step(self, pruner: tp.pruner.BasePruner, before_removal: Callable[[Group], None] | None = None) -> None:
-        """One step of the pruner, recorded.
+    def step(self, pruner: tp.pruner.BasePruner, fold: Callable[[Group], None] | None = None) -> None:
+        """Do one step of the pruner, and record it.
 
-        Afterwards, also removed are the channels that no branch of a mixed residual addition feeds any more, and the
-        sizes that attention modules keep are brought up to date. Frozen parameters stay frozen.
+        Afterwards the channels of mixed residual additions that no branch feeds any more are removed too, and the sizes
+        that attention modules hold are updated. Frozen parameters stay frozen.
 
         Args:
-            pruner: of the same model.
-            before_removal: is called with each group that the pruner yields, just before its channels go, such as
-                `SpatialMaskImportance.fold`.
+            pruner: a pruner of the same model.
+            fold: called with each group of channels just before they are removed: it changes the next layers so that
+                they make up for these channels. `SpatialMaskImportance.fold` is one.
 
         Raises:
-            ValueError: the pruner is of another model.
+            ValueError: the pruner is for another model.
         """
         if pruner.model is not self.model:
-            raise ValueError("pruner prunes another model than the one of this record: make both for the same model")
+            raise ValueError("pruner is for another model than this record: make both for the same model")
         if self._steps == 0:
             self._begin(pruner.DG)  # which knows the customized layers too
         self._steps += 1
         frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
         for group in pruner.step(interactive=True):
-            if before_removal is not None:
-                before_removal(group)
+            if fold is not None:
+                fold(group)
             self._prune(group)
         for group in dead_channel_groups(pruner.DG):
             self._prune(group)
         update_attention(self.model, pruner.num_heads)
         for name, parameter in self.model.named_parameters():
-            if name in frozen:  # Torch-Pruning makes new parameters, which all want gradients
+            if name in frozen:  # Torch-Pruning makes new parameters, all of which require gradients
                 parameter.requires_grad_(False)
         self._after = self._costs()
 
@@ -123,8 +125,9 @@ class PruningRecord:
     def rows(self) -> list[dict[str, Any]]:
         """One dict a layer, in the order of the network.
 
-        Keys are ``name`` and ``type``, and, each followed by ``_before`` and ``_after``: ``in`` and ``out``, channels;
-        ``parameters``; and ``flops``, if there are ``example_inputs``.
+        Its keys are ``name`` and ``type``; ``in_before``, ``in_after``, ``out_before`` and ``out_after``, in channels;
+        ``parameters_before`` and ``parameters_after``; and with ``example_inputs`` also ``flops_before`` and
+        ``flops_after``.
         """
         modules, rows = dict(self.model.named_modules()), []
         for name, (inputs, outputs) in self._channels.items():
@@ -158,7 +161,7 @@ class PruningRecord:
             path: where to save the figure; the ending specifies the format.
 
         Returns:
-            A figure of matplotlib, which knows nothing of ``pyplot``.
+            A figure that is not registered with ``pyplot``.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -184,21 +187,25 @@ class PruningRecord:
         return masks
 
     def save_masks(self, path: str | os.PathLike[str]) -> None:
-        """Save `masks`, to be read back by ``torch.load(path, weights_only=True)``."""
-        save_whole(self.masks(), path)
+        """Save `masks` in a file for ``torch.load(path, weights_only=True)``.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        save_tensors(self.masks(), path)
 
     def _begin(self, graph: DependencyGraph) -> None:
-        """Everything is kept yet, in the layers that the graph knows how to prune."""
+        """Start with all channels of the layers that the graph knows how to prune."""
         layers = dict(_layers(self.model, graph))
         self._channels = {name: channels for name, (channels, _) in layers.items()}
         self.kept_out = {name: torch.arange(out) for name, ((_, out), _) in layers.items()}
         self.kept_in = {name: torch.arange(inputs) for name, ((inputs, _), two_sided) in layers.items() if two_sided}
 
     def _costs(self) -> dict[str, dict[str, int]]:
-        """Of each module by its name, ``""`` being the network."""
+        """Parameters, and FLOPs if known, of each module by its name; ``""`` is the network."""
         costs = {"parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in self.model.named_modules()}}
         if self._example_inputs is not None:
-            costs["flops"] = count_flops(self.model, self._example_inputs, self._forward)
+            costs["flops"] = flops_by_module(self.model, self._example_inputs, self._forward)
         return costs
 
     def _costs_of(self, name: str) -> dict[str, int]:
@@ -207,9 +214,9 @@ class PruningRecord:
 
 
 def _layers(model: nn.Module, graph: DependencyGraph) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Layers that a graph knows how to prune, by name: ``((in, out) channels, are inputs pruned apart from outputs)``.
+    """Layers that a graph knows how to prune: ``(name, ((in, out) channels, whether inputs are pruned on their own))``.
 
-    What is inside a layer is the layer's own affair, as the projections of ``nn.MultiheadAttention``.
+    Layers inside such a layer, as the projections of ``nn.MultiheadAttention``, are not listed.
     """
     inside = None
     for name, module in model.named_modules():

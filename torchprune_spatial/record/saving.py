@@ -1,8 +1,7 @@
-"""Saving pruned networks as numbers, without code: their tensors and the sizes of their layers."""
+"""Files of pruned networks, without code: the tensors, and the sizes of the layers."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from typing import Any
@@ -10,18 +9,19 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from .flops import meta_copy
+from resolution_scaling.ground.files import replacing
+from resolution_scaling.ground.meta import meta_copy
 
 FORMAT = 1
 Structure = dict[str, dict[str, Any]]
 
 
 def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Save a pruned network, to be read by `load_pruned` or any ``torch.load(path, weights_only=True)``.
+    """Save a pruned network in a file for `load_pruned`; ``torch.load(path, weights_only=True)`` reads it too.
 
-    The file holds a dict: ``"format"``, a number; ``"state_dict"``; and ``"structure"``, the public numbers (and
-    tuples and lists of numbers) of each module by its name, such as ``out_channels`` or ``num_heads``. It is written
-    whole or not at all.
+    The file holds a dict: ``"format"``, a number; ``"state_dict"``; and ``"structure"``, by the name of each module its
+    public attributes that are numbers, or tuples and lists of numbers, such as ``out_channels`` and ``num_heads``. The
+    file is written as a whole or not at all.
 
     Raises:
         OSError: the file cannot be written.
@@ -30,27 +30,27 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         >>> save_pruned(model, "pruned.pt")
         >>> model = load_pruned(ResUNet(width=32), "pruned.pt")  # built as before pruning
     """
-    save_whole({"format": FORMAT, "state_dict": model.state_dict(), "structure": _structure(model)}, path)
+    save_tensors({"format": FORMAT, "state_dict": model.state_dict(), "structure": _structure(model)}, path)
 
 
 def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: Any = "cpu") -> nn.Module:
-    """Give a network, built as before pruning, the sizes and tensors of the pruned one.
+    """Give a network that is built as before pruning the sizes and tensors of the pruned one.
 
-    Parameters that are one and the same stay so where the saved ones are equal, frozen ones stay frozen. As with
-    ``load_state_dict`` the model keeps its device, dtype and training modes. Build optimizers afterwards: parameters
-    are replaced where their shape changes.
+    Parameters that several layers share stay shared if the saved ones are equal; frozen ones stay frozen. As with
+    ``load_state_dict``, the model keeps its device, dtype and training modes. Parameters whose shape changes are
+    replaced: build optimizers afterwards.
 
     Args:
-        model: a network of the same class and layers; its sizes do not matter.
+        model: a network of the same class with the same layers; their sizes do not matter.
         path: a file of `save_pruned`.
-        map_location: where ``torch.load`` puts the tensors before they are copied into the model.
+        map_location: where ``torch.load`` puts the tensors before they are copied to the model.
 
     Returns:
         ``model``.
 
     Raises:
-        ValueError: the file is damaged or not one of `save_pruned`, or is of a network with other layers. The model is
-            then exactly as it was.
+        ValueError: the file is damaged, is not one of `save_pruned`, or is of a network with other layers. The model
+            is then exactly as it was.
         OSError: the file cannot be read.
     """
     structure, state = _read(path, map_location)
@@ -65,15 +65,14 @@ def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: An
     return model
 
 
-def save_whole(content: Any, path: str | os.PathLike[str]) -> None:
-    """``torch.save`` that never leaves half a file: written beside ``path``, then moved over it."""
-    beside = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        torch.save(content, beside)
-        os.replace(beside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(beside)
+def save_tensors(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, as a whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def _structure(model: nn.Module) -> Structure:
@@ -88,7 +87,7 @@ def _structure(model: nn.Module) -> Structure:
 
 
 def _is_number_like(value: Any) -> bool:
-    """Numbers and sequences of them; floats because the scale of an attention can depend on its size."""
+    """Whether this is a number or a sequence of them. Floats are: an attention's scale can depend on its size."""
     if isinstance(value, (tuple, list)):
         return all(_is_number_like(item) for item in value) and type(value) in (tuple, list, torch.Size)
     return type(value) in (int, float, bool)
@@ -99,7 +98,7 @@ def _read(path: str | os.PathLike[str], map_location: Any) -> tuple[Structure, d
         content = torch.load(path, map_location=map_location, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # of many kinds, by where the file is cut
+    except Exception as error:  # its type depends on where the file is damaged
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is damaged, or not a file of save_pruned: {reason}") from error
     parts = {"format": int, "structure": dict, "state_dict": dict}
@@ -122,7 +121,7 @@ def _fill(model: nn.Module, structure: Structure, state: dict[str, torch.Tensor]
     resized: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # old, new, saved
     for path, old in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
         saved = state.get(path)
-        if saved is None:  # not persistent, or missing, of which load_state_dict tells
+        if saved is None:  # not persistent; or missing, which load_state_dict reports
             continue
         owner, _, key = path.rpartition(".")
         twin = next((n for o, n, s in resized if o is old and s.shape == saved.shape and torch.equal(s, saved)), None)

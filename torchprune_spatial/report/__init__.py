@@ -1,7 +1,7 @@
 """Pictures of a pruning: how filters respond in each region, which are kept, and where the regions lie.
 
-Figures are matplotlib's, and know nothing of ``pyplot``. Colours are Okabe and Ito's, for the colour-blind; what they
-tell is told by shapes too. Example:
+The functions return figures of matplotlib that are not registered with ``pyplot``. The colours (Okabe and Ito's) can be
+told apart by the colour-blind, and every difference of colour is one of shape too. Example:
 
     >>> from torchprune_spatial import report
     >>> base = copy.deepcopy(model)
@@ -12,7 +12,9 @@ tell is told by shapes too. Example:
     >>> report.plot_regions(importance, grids=["encoder.0", 8], model=base, path="regions.png")
 """
 
-from .region_images import plot_activation_maps, plot_regions
-from .region_responses import plot_kept_channels, plot_region_responses
+from .activation_maps import plot_activation_maps
+from .kept_channels import plot_kept_channels
+from .region_responses import plot_region_responses
+from .regions import plot_regions
 
 __all__ = ["plot_activation_maps", "plot_kept_channels", "plot_region_responses", "plot_regions"]

@@ -1,8 +1,7 @@
-"""One image of the calibration data, with its regions, and what a layer's readers see of it."""
+"""One image of the calibration data, with its regions, and the maps that a layer makes of it."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from ..calibration.batches import CalibrationData
 from ..calibration.regions import RegionMasks, token_grid
 from ..calibration.statistics import Calibration
 from ..graph.groups import members_that_read
-from .responses import ReadNetwork
+from ..graph.layers import channel_dimension, watching_inputs
+from .read_network import ReadNetwork
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Example:
 
     Attributes:
         inputs: what the network reads, a batch of one.
-        target: ``[*size]`` or ``[channels, *size]``, as the loader has it; None if it has none.
+        target: ``[*size]`` or ``[channels, *size]``, as the loader yields it; None if it yields none.
         planes: its regions, ``[regions, height, width]`` in 0..1.
-        binary: whether they are an object and its background, and not regions of a label map or planes of their own.
+        binary: whether the regions are an object and its background, and not those of a label map or of several planes.
     """
 
     inputs: Any
@@ -42,14 +42,21 @@ class Example:
         """The first image among the inputs, ``[channels, height, width]``, float32."""
         images = [leaf for leaf in tree_leaves(self.inputs) if isinstance(leaf, torch.Tensor) and leaf.ndim == 4]
         if not images:
-            raise ValueError("the loader's inputs hold no images [batch, channels, height, width] to draw")
+            raise ValueError("the loader's inputs hold no images to draw; expected [batch, channels, height, width]")
         return images[0][0].float()
 
     def coverage(self, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which cells of a grid are pure, and what share each region covers: ``[regions, *grid]`` each."""
+        """Which cells of a grid are pure, and what share of each cell a region covers: ``[regions, *grid]`` each.
+
+        Args:
+            grid: (rows, columns).
+
+        Raises:
+            ValueError: the grid has one cell.
+        """
         weights = RegionMasks(self.planes.unsqueeze(0)).weights(1, grid)
         if weights is None:
-            raise ValueError("a grid of one cell has no positions: expected at least two cells")
+            raise ValueError("grids holds a grid of one cell, which has no positions; expected at least two cells")
         pure, covered = weights[0]
         return pure.unflatten(1, grid), covered.unflatten(1, grid)
 
@@ -58,11 +65,13 @@ def examples_in(calibration: Calibration, model: nn.Module | None = None) -> Ite
     """The images of the calibration data, one at a time, on the model's device.
 
     Raises:
-        ValueError: see `CalibrationData.batches`; the data are no images of two dimensions.
+        ValueError: the data are not usable (see `CalibrationData.batches`), hold no image, or are no images of two
+            dimensions.
     """
     data = calibration.data
     device = torch.device("cpu") if model is None else device_of(model)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None) if model is not None else None
+    empty = True
     for batch in data.loader:
         parts = (*batch, None, None)[:3] if isinstance(batch, (tuple, list)) else (batch, None, None)
         masks = [parts[2]]
@@ -81,11 +90,15 @@ def examples_in(calibration: Calibration, model: nn.Module | None = None) -> Ite
         count, mask, target = len(planes), masks[-1], parts[1]
         targets = target if isinstance(target, torch.Tensor) and len(target) == count else [None] * count
         for i in range(count):
+            empty = False
             yield Example(_one_of(inputs, i, count), targets[i], planes[i], _is_binary(mask))
+    if empty:
+        next(data.batches(device, torch.float32))  # raises if there is no batch, and says why
+        raise ValueError("loader yielded batches without images: pass at least one image to calibrate on")
 
 
 def example(calibration: Calibration, number: int, model: nn.Module | None = None) -> Example:
-    """One image by its number in the loader's order.
+    """One image, by its number in the order of the loader.
 
     Raises:
         ValueError: there is no such image.
@@ -95,20 +108,23 @@ def example(calibration: Calibration, number: int, model: nn.Module | None = Non
         for count, found in enumerate(examples_in(calibration, model), 1):
             if count == number + 1:
                 return found
-    raise ValueError(f"image is {number!r}; expected the number of one of the loader's {count or ''} images, from 0")
+    there = f"from 0 to {count - 1}: the loader has {count} images" if count else "from 0"
+    raise ValueError(f"image is {number!r}; expected a whole number {there}")
 
 
 def regions_in(calibration: Calibration, names: Sequence[str] | None = None) -> dict[int, str]:
-    """The regions that occur in the calibration data: their names by their numbers.
+    """The names of the regions that occur in the calibration data, by their numbers.
 
-    Reads the data once more where a label map, or planes, tell the regions.
+    The first image is enough to know an object and its background. Regions of label maps, and of several planes, are
+    looked for in all the data.
 
     Args:
         calibration: the calibration data.
-        names: of the regions, ascending; default: ``object`` and ``background``, or ``region 0``, ``region 1``, ...
+        names: names of the regions, in ascending order of their numbers. Default: ``object`` and ``background``, or
+            ``region 0``, ``region 1``, ...
 
     Raises:
-        ValueError: there are not as many names as regions.
+        ValueError: the calibration data are not usable, or there are not as many names as regions.
     """
     present: dict[int, None] = {}
     for found in examples_in(calibration):
@@ -127,14 +143,15 @@ def regions_in(calibration: Calibration, names: Sequence[str] | None = None) -> 
 
 
 def maps_of(network: ReadNetwork, layer: str, image: Example) -> torch.Tensor:
-    """What the next layers read of the filters of a layer: ``[filters, height, width]`` float32, on the CPU.
+    """The maps of a layer's filters that the next layers read: ``[filters, height, width]`` float32, on the CPU.
 
-    Of the first reader of each filter that sees a grid of positions; the tokens of a transformer are laid out.
+    The map of a filter is taken from the first layer that reads it on a grid of positions. The tokens of a transformer
+    are laid out on their grid.
 
     Raises:
-        ValueError: no reader sees a grid, as behind global pooling or flattening.
+        ValueError: no layer reads the filters on a grid, as behind global pooling or flattening.
     """
-    filters: dict[nn.Module, list[tuple[int, int]]] = {}  # of each reader: its channel, the layer's filter
+    filters: dict[nn.Module, list[tuple[int, int]]] = {}  # by reader: its channel, the layer's filter
     for group in network.groups_of(layer):
         filter_at = dict(network.filters_in(group, layer))
         for member in members_that_read(group, set(network.layers.values())):
@@ -142,18 +159,15 @@ def maps_of(network: ReadNetwork, layer: str, image: Example) -> torch.Tensor:
             filters.setdefault(member.layer, []).extend((i, filter_at[p]) for i, p in pairs if p in filter_at)
     found: dict[int, torch.Tensor] = {}
 
-    def read(reader: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = next(a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)).detach()
-        maps = _on_grid(x.movedim(-1, 1) if isinstance(reader, nn.Linear) else x, image.planes.shape[1:])
+    def read(reader: nn.Module, x: torch.Tensor) -> None:
+        maps = _on_grid(x.detach().movedim(channel_dimension(reader), 1), image.planes.shape[1:])
         if maps is None:
             return
         for channel, number in filters[reader]:
             if not found or maps[channel].shape == next(iter(found.values())).shape:
                 found.setdefault(number, maps[channel].float().cpu())
 
-    with evaluating(network.model), torch.no_grad(), contextlib.ExitStack() as hooks:
-        for reader in filters:
-            hooks.callback(reader.register_forward_pre_hook(read, with_kwargs=True).remove)
+    with evaluating(network.model), torch.no_grad(), watching_inputs(filters, read):
         network.importance.calibration.forward(network.model, image.inputs)
     if not found:
         raise ValueError(
@@ -173,7 +187,7 @@ def _on_grid(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor | None:
 
 
 def _one_of(inputs: Any, i: int, count: int) -> Any:
-    """Image ``i`` of a batch of ``count``, as a batch of one."""
+    """Image ``i`` of a batch of ``count`` images, as a batch of one."""
 
     def one(leaf: Any) -> Any:
         is_of_images = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == count
@@ -183,7 +197,7 @@ def _one_of(inputs: Any, i: int, count: int) -> Any:
 
 
 def _is_binary(mask: torch.Tensor | None) -> bool:
-    """Whether `regions_from_mask` made object and background of it."""
+    """Whether `regions_from_mask` makes an object and its background of this mask."""
     if mask is None:
         return True  # a thresholded target
     planes = mask.shape[1] if mask.ndim == 4 else 1

@@ -1,4 +1,4 @@
-"""How filters respond in each region: those that are kept, and those that are removed."""
+"""Each filter's response in one region against that in another: those that are kept, and those that are removed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch.nn as nn
 from resolution_scaling.ground.figures import COLORS, SMALL, TEXT, new_figure, saved
 
 from ..criteria.spatial_mask import SpatialMaskImportance
-from ..record.pruning_record import PruningRecord
 from .examples import regions_in
-from .responses import Kept, ReadNetwork, RegionResponses
+from .kept import Kept
+from .read_network import ReadNetwork
+from .responses import RegionResponses, responses_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 
 KEPT: dict[str, Any] = {"color": COLORS[0], "marker": "o", "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
 REMOVED: dict[str, Any] = {"color": COLORS[1], "marker": "x", "linewidths": 1.2, "zorder": 2}
-
-
-def plot_kept_channels(record: PruningRecord, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Bars of the output channels that each layer had and keeps, see `PruningRecord.plot`."""
-    return record.plot(path)
 
 
 def plot_region_responses(
@@ -41,29 +37,29 @@ def plot_region_responses(
     path: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Figure:
-    """Each filter's mean activation in the object against that in the background: kept filters and removed ones.
+    """Each filter's mean activation in the object against that in the background, for kept and for removed filters.
 
-    One panel a layer. Dashed lines are Algorithm 1's thresholds, where what is kept is a union of top sets: a filter is
-    kept if it lies above the one or to the right of the other. The title says how many more a pruner kept whose number
-    of filters lies between two unions. On the dotted line a filter responds alike in both. With more than two regions
-    there is one panel a region, with the mean over the whole image as its other axis.
+    There is one panel a layer. If what is kept is a union of top sets, dashed lines are the thresholds of Algorithm 1:
+    a filter is kept if it lies above the one or to the right of the other. If a pruner's number of filters lies between
+    two unions, the title says how many more it kept. On the dotted line a filter responds alike in both regions. With
+    more than two regions there is one panel a region, whose other axis is the mean over the whole image.
 
     Args:
         importance, model, example_inputs, layers, kept, options: see `region_responses`: ``model`` as it was before
             pruning; ``kept`` a record, its ``kept_out``, or the fraction of Algorithm 1.
         regions: names of the regions that occur in the data, for the axes. Default: object and background, or numbers.
-        path: where to save the figure; the ending tells the format.
+        path: where to save the figure; the ending specifies the format.
 
     Returns:
-        A figure of matplotlib, which knows nothing of ``pyplot``. Its axes are the panels, in the order of the layers.
+        A figure that is not registered with ``pyplot``. Its axes are the panels, in the order of the layers.
 
     Raises:
         ImportError: matplotlib is not installed.
         TypeError, ValueError: see `region_responses`; or ``regions`` are not as many as occur.
     """
-    new_figure(1, 1)  # before the statistics: without matplotlib they are for nothing
+    new_figure(1, 1)  # raises without matplotlib, before the statistics are taken
     network = ReadNetwork(importance, model, example_inputs, options)
-    found = [network.responses(layer, kept) for layer in ([layers] if isinstance(layers, str) else layers)]
+    found = [responses_of(network, layer, kept) for layer in ([layers] if isinstance(layers, str) else layers)]
     if not found:
         raise ValueError("layers is empty; expected the name of at least one layer")
     count = len(found[0].means)
@@ -88,7 +84,7 @@ def plot_region_responses(
 
 
 def _scatter(axes: Axes, of: RegionResponses, names: Sequence[str], region: int) -> None:
-    """One panel: two regions against each other, or one of several against the whole image."""
+    """Draw one panel: two regions against each other, or one of several against the whole image."""
     two = len(of.means) == 2
     across = of.means[1] if two else of.overall
     for chosen, label, style in ((of.kept, "kept", KEPT), (~of.kept, "removed", REMOVED)):

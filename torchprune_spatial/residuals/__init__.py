@@ -1,1 +1,1 @@
-"""Mixed connectivity: the branches of a residual addition keep channels of their own."""
+"""Mixed connectivity: each branch of a residual addition keeps channels of its own."""

@@ -1,4 +1,4 @@
-"""The two sides of a mixed residual addition, as a layer that Torch-Pruning knows how to prune."""
+"""`ChannelScatter`, the layer before each operand of a mixed residual addition, and how Torch-Pruning prunes it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch_pruning.dependency import DependencyGraph, Group
 
 
 class ChannelScatter(nn.Module):
-    """Bring the channels that a branch has kept to their places in the sum; zeros elsewhere.
+    """Puts the channels that a branch has kept in their places among the channels of the sum; the others are zero.
+
+    Args:
+        channels: number of channels of the branch, and of the sum, before pruning.
 
     Attributes:
         index: place of each input channel among the output channels, ascending: ``[in_channels]`` int64, a buffer.
-        out_channels: channels of the sum.
-
-    Args:
-        channels: channels of the branch and of the sum before pruning.
+        out_channels: number of channels of the sum.
     """
 
     index: torch.Tensor
@@ -31,7 +31,7 @@ class ChannelScatter(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the branch."""
+        """Number of channels of the branch."""
         return self.index.numel()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ class ChannelScatter(nn.Module):
         return x.new_zeros((x.shape[0], self.out_channels, *x.shape[2:])).index_add(1, self.index, x)
 
     def extra_repr(self) -> str:
-        """As the layers of PyTorch."""
+        """The numbers of channels, as the layers of PyTorch print them."""
         return f"{self.in_channels}, {self.out_channels}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -60,32 +60,36 @@ def _ascends(index: torch.Tensor, stop: int) -> bool:
 
 
 class ChannelScatterPruner(tp.pruner.BasePruningFunc):
-    """Torch-Pruning's way to prune a `ChannelScatter`: inputs and outputs apart, as those of a convolution."""
+    """How Torch-Pruning prunes a `ChannelScatter`: inputs and outputs separately, like those of a convolution."""
 
     TARGET_MODULES = ChannelScatter
 
     def prune_in_channels(self, layer: ChannelScatter, idxs: list[int]) -> ChannelScatter:
-        """Remove input channels; the outputs that they fed stay, as zeros."""
+        """Remove input channels. The outputs that they fed remain, and are zero."""
         keep = torch.ones_like(layer.index, dtype=torch.bool)
         keep[list(idxs)] = False
         layer.index = layer.index[keep]
         return layer
 
     def prune_out_channels(self, layer: ChannelScatter, idxs: list[int]) -> ChannelScatter:
-        """Remove output channels that no input channel feeds, and number the others anew."""
+        """Remove output channels that no input channel feeds, and renumber the others.
+
+        Raises:
+            ValueError: an input channel feeds one of them.
+        """
         removed = torch.tensor(sorted(set(idxs)), dtype=layer.index.dtype, device=layer.index.device)
         if fed := layer.index[torch.isin(layer.index, removed)].tolist():
-            raise ValueError(f"output channels {fed} are fed by input channels; remove those first")
+            raise ValueError(f"idxs holds {fed}, which input channels feed: remove these input channels first")
         layer.index = layer.index - torch.searchsorted(removed, layer.index)
         layer.out_channels -= len(removed)
         return layer
 
     def get_in_channels(self, layer: ChannelScatter) -> int:
-        """Channels of the branch."""
+        """Number of channels of the branch."""
         return layer.in_channels
 
     def get_out_channels(self, layer: ChannelScatter) -> int:
-        """Channels of the sum."""
+        """Number of channels of the sum."""
         return layer.out_channels
 
 
@@ -94,23 +98,27 @@ CUSTOMIZED_PRUNERS = {ChannelScatter: ChannelScatterPruner()}
 
 
 def dead_channel_groups(graph: DependencyGraph) -> Iterator[Group]:
-    """Channels of mixed sums that no operand feeds any more, as groups for the caller to prune before it goes on.
+    """Channels of mixed sums that no operand feeds any more. The caller prunes each group before it asks for the next.
 
-    For use after the host's own step, as ``pruner.step(interactive=True)``. Removing them leaves the function as it
-    is, unless a norm or an activation between the sum and its readers makes a constant of the zero: this constant is
-    then held at zero, as for every channel that Torch-Pruning removes. Channels that a grouped convolution, GroupNorm
-    or LayerNorm reads stay, because these cannot lose a channel without a change of the others.
+    Use it after Torch-Pruning's own step, as `PruningRecord.step` does. The network computes the same without these
+    channels, unless a norm or an activation between the sum and its readers turns zero into another constant: the
+    readers then lose this constant, as for every channel that Torch-Pruning removes. Channels that pass through a
+    grouped convolution, GroupNorm or LayerNorm are kept, because these layers cannot lose one channel without changing
+    others.
 
     Args:
-        graph: dependency graph with ``customized_pruners=CUSTOMIZED_PRUNERS``; without mixed sums, nothing is yielded.
+        graph: a dependency graph with ``customized_pruners=CUSTOMIZED_PRUNERS``. Without mixed sums nothing is yielded.
 
     Raises:
-        ValueError: the graph has a `ChannelScatter` but not its pruner.
-        RuntimeError: the group was not pruned.
+        ValueError: the network has a `ChannelScatter`, but the graph does not know how to prune it.
+        RuntimeError: the caller did not prune a group.
     """
     pruner = graph.CUSTOMIZED_PRUNERS.get(ChannelScatter)
     if pruner is None and any(isinstance(module, ChannelScatter) for module in graph.model.modules()):
-        raise ValueError("graph does not know ChannelScatter: build it with customized_pruners=CUSTOMIZED_PRUNERS")
+        raise ValueError(
+            "graph does not know how to prune ChannelScatter: build it, or the pruner, with "
+            "customized_pruners=torchprune_spatial.CUSTOMIZED_PRUNERS"
+        )
     scatters = [module for module in reversed(graph.module2node) if isinstance(module, ChannelScatter)]
     found = True
     while found:  # a channel removed from one sum can leave a channel of the next without an operand
@@ -120,11 +128,11 @@ def dead_channel_groups(graph: DependencyGraph) -> Iterator[Group]:
                 found, before = True, scatter.out_channels
                 yield graph.get_pruning_group(scatter, pruner.prune_out_channels, dead)
                 if scatter.out_channels == before:
-                    raise RuntimeError("the group was not pruned: call group.prune() before asking for the next")
+                    raise RuntimeError("the last group was not pruned: call group.prune() before asking for the next")
 
 
 def remove_dead_channels(graph: DependencyGraph) -> None:
-    """Prune all the `dead_channel_groups`."""
+    """Remove the channels of mixed sums that no operand feeds any more, see `dead_channel_groups`."""
     for group in dead_channel_groups(graph):
         group.prune()
 
@@ -138,7 +146,7 @@ def _dead_channels(graph: DependencyGraph, scatter: ChannelScatter) -> list[int]
         module, handler = item.dep.target.module, item.dep.handler
         if isinstance(module, (nn.GroupNorm, nn.LayerNorm)) or getattr(module, "groups", 1) > 1:
             return []
-        if graph.is_out_channel_pruning_fn(handler) and not graph.is_in_channel_pruning_fn(handler):  # writes the sum
+        if graph.is_out_channel_pruning_fn(handler) and not graph.is_in_channel_pruning_fn(handler):  # produces the sum
             places = set(module.index.tolist() if isinstance(module, ChannelScatter) else item.idxs)
             fed |= {root for place, root in zip(item.idxs, item.root_idxs, strict=True) if place in places}
     return sorted(set(channels) - fed)

@@ -1,4 +1,4 @@
-"""Mixed connectivity: residual additions whose branches are pruned apart."""
+"""Mixed connectivity: residual additions whose branches are pruned separately."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import fx
 
 from resolution_scaling.ground.calls import tensors_in
 
+from ..graph.layers import is_depthwise
 from .channel_scatter import ChannelScatter
 
 IN_PLACE_ADDS = (operator.iadd, torch.Tensor.add_, "add_")
 ADDS = (operator.add, torch.add, torch.Tensor.add, "add", *IN_PLACE_ADDS)
 CHANNEL_MOVES = {"flatten", "unflatten", "reshape", "view", "squeeze", "unsqueeze"}
 CHANNEL_MOVES |= {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims"}
-"""Operations behind which dimension 1 may no longer be the channels that a layer wrote."""
+"""Operations after which dimension 1 may no longer be the channels that a layer has produced."""
 
 
 def decouple_residuals(
@@ -29,27 +30,27 @@ def decouple_residuals(
     """Make residual additions mixed, so that each branch keeps channels of its own.
 
     Lemaire, Achkar, Jodoin, "Structured pruning of neural networks with budget-aware regularization", CVPR 2019,
-    section 3.3: where two branches keep the sets A and B of the channels, the sum has the channels A ∪ B, added where
-    both exist and passed through where one does. Here a `ChannelScatter` stands before each operand, and an ordinary
-    addition follows; before pruning the network computes what it did.
+    section 3.3: if two branches keep the sets A and B of the channels, the sum has the channels A ∪ B. Channels that
+    both branches have are added; those that one has are passed through. Here each operand passes through a
+    `ChannelScatter`, and an ordinary addition follows. Until it is pruned, the network computes the same as before.
 
-    An addition of two maps of one shape is made mixed where layers (convolutions, or linear layers of
-    ``[batch, channels]``) write both operands and read the sum. The others stay as they are: a sum that is an output
-    of the network, that a depthwise convolution reads, or that is joined with another layer's channels.
+    An addition of two maps of the same shape is made mixed if layers (convolutions, or linear layers of
+    ``[batch, channels]``) produce both operands and read the sum. Other additions are left as they are: those whose sum
+    is an output of the network, is read by a depthwise convolution, or is joined with the channels of another layer.
 
     Args:
-        model: network that ``torch.fx`` can trace. It is left as it was; layers, their names and the keys of the
-            ``state_dict`` stay the same in the result. What Python decides in ``forward`` is fixed as it is now.
-        example_inputs: as in Torch-Pruning: a tensor, positional arguments or a dict of keywords. For Torch-Pruning
-            itself ``(image,)`` is better than ``image``: it tries ``model(*image)`` first, and a traced network writes
-            the traceback of such a failure to stderr.
+        model: a network that ``torch.fx`` can trace. It is not changed. The result has the same layers, with the same
+            names and ``state_dict`` keys. Decisions that ``forward`` takes in Python are fixed as they are now.
+        example_inputs: as for Torch-Pruning: a tensor, positional arguments or a dict of keywords. For Torch-Pruning
+            itself use ``(image,)`` instead of ``image``: it tries ``model(*image)`` first, and a traced network prints
+            the traceback of that failure to stderr.
 
     Returns:
-        A copy of the network with mixed additions; of its own methods it has ``forward`` alone.
+        A copy of the network with mixed additions. It has the network's ``forward``, but none of its other methods.
 
     Raises:
         TypeError, ValueError: ``model`` is no module, cannot be traced, has no addition that can be made mixed, or
-            gives other outputs for the example inputs when traced.
+            gives other outputs for the example inputs when it is traced.
 
     Example:
         >>> model = decouple_residuals(model, example_inputs)
@@ -66,10 +67,10 @@ def decouple_residuals(
         traced = fx.GraphModule(own, graph, class_name=name)
     except Exception as error:
         raise ValueError(
-            f"model {name} cannot be traced symbolically ({error}): wrap the function that decides on tensors with "
-            "torch.fx.wrap, or decouple the submodules that hold the additions, one by one"
+            f"model {name} cannot be traced symbolically ({error}): wrap the function that depends on the values of "
+            "tensors with torch.fx.wrap, or decouple the submodules that hold the additions, one by one"
         ) from error
-    for parts in ("_modules", "_parameters", "_buffers"):  # all, also what forward does not use
+    for parts in ("_modules", "_parameters", "_buffers"):  # also those that forward does not use
         getattr(traced, parts).update(getattr(own, parts))
     traced._non_persistent_buffers_set |= own._non_persistent_buffers_set
 
@@ -89,13 +90,13 @@ def decouple_residuals(
         same = all(torch.allclose(*pair, rtol=1e-3, atol=1e-5, equal_nan=True) for pair in outputs)
     if not adds:
         raise ValueError(
-            f"model {name} has no residual addition to make mixed: it needs one of two feature maps of the same shape, "
-            "written and read by convolutions or linear layers; prune the model as it is"
+            f"model {name} has no residual addition to make mixed: expected an addition of two feature maps of one "
+            "shape, produced and read by convolutions or linear layers; prune the model as it is"
         )
     if not same:
         raise ValueError(
-            f"model {name} computes something else when it is traced: forward must not change in place what it reads "
-            "under another name, nor use self.training (call model.eval() before)"
+            f"model {name} computes something else when it is traced: forward must not change in place a tensor that "
+            "it reads under another name, nor depend on self.training (call model.eval() before)"
         )
     for path, original in model.named_modules():
         traced.get_submodule(path).training = original.training
@@ -103,7 +104,7 @@ def decouple_residuals(
 
 
 class _Tracer(fx.Tracer):
-    """Enters a module only where it may find an addition, so that the others keep minding their training mode."""
+    """Traces into a module only if it has children, so that other modules still follow their training mode."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ChannelScatter) or super().is_leaf_module(m, module_qualified_name)
@@ -117,7 +118,7 @@ class _Tracer(fx.Tracer):
 
 
 def _read_sums_made_in_place(graph: fx.Graph) -> None:
-    """Let what is read after an addition in place be the addition's result: it is the same tensor."""
+    """Replace later reads of a tensor that an addition changes in place by reads of the sum: it is the same tensor."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     for add in (node for node in graph.nodes if node.target in IN_PLACE_ADDS):
         add.args[0].replace_all_uses_with(add, delete_user_cb=lambda user, add=add: order[user] > order[add])
@@ -141,8 +142,8 @@ def _note_shapes(traced: fx.GraphModule, inputs: Sequence[Any], keywords: Mappin
 def _residual_adds(traced: fx.GraphModule) -> list[fx.Node]:
     """The additions that can be made mixed, in the order of the forward."""
     modules = dict(traced.named_modules())
-    writers, _ = _follow_channels(traced, modules, set())
-    mixed = {node for node in traced.graph.nodes if _joins_layers(node, modules, writers)}
+    producers, _ = _follow_channels(traced, modules, set())
+    mixed = {node for node in traced.graph.nodes if _joins_layers(node, modules, producers)}
     while tied := _follow_channels(traced, modules, mixed)[1]:
         mixed -= tied
     return [node for node in traced.graph.nodes if node in mixed]
@@ -151,35 +152,36 @@ def _residual_adds(traced: fx.GraphModule) -> list[fx.Node]:
 def _follow_channels(
     traced: fx.GraphModule, modules: dict[str, nn.Module], mixed: set[fx.Node]
 ) -> tuple[dict[fx.Node, set[fx.Node]], set[fx.Node]]:
-    """What writes the channels (dimension 1) of each tensor, and which of the mixed sums are tied to something else.
+    """What produces the channels (dimension 1) of each tensor, and which of the mixed sums are tied.
 
-    Writers are layers, mixed sums, inputs of the network and operations that lose track of the channels. The channels
-    of a tied sum are also an output of the network, or another layer's: they cannot be chosen freely.
+    Producers are layers, mixed sums, inputs of the network, and operations after which the channels are unknown. A sum
+    is tied if its channels are outputs of the network or must be those of another layer, so that it cannot keep
+    channels of its own.
     """
-    writers: dict[fx.Node, set[fx.Node]] = {}
+    producers: dict[fx.Node, set[fx.Node]] = {}
     tied: set[fx.Node] = set()
     for node in traced.graph.nodes:
-        sources = set().union(*(writers[n] for n in node.all_input_nodes))
+        sources = set().union(*(producers[n] for n in node.all_input_nodes))
         inputs = [n for n in node.all_input_nodes if "shape" in n.meta]
         module = _module(node, modules)
         if node in mixed or _is_layer(node, modules):
-            writers[node] = {node}
+            producers[node] = {node}
             continue
         weights = module is not None and any(p.squeeze().ndim > 1 for p in module.parameters())  # depthwise, attention
         is_cat = node.target in (torch.cat, torch.concat) and _cat_dimension(node) in (1, 1 - len(node.meta["shape"]))
-        joined = len(inputs) > 1 and not is_cat and set().union(*(writers[n] for n in inputs)) - mixed
+        joined = len(inputs) > 1 and not is_cat and set().union(*(producers[n] for n in inputs)) - mixed
         if weights or joined or node.op == "output":
             tied |= sources & mixed
         name = type(module).__name__.lower() if module is not None else getattr(node.target, "__name__", node.target)
         kept = is_cat or node.meta.get("shape", ())[1:2] in [n.meta["shape"][1:2] for n in inputs]
         is_opaque = weights and not isinstance(module, nn.modules.conv._ConvNd)
         is_lost = node.op != "get_attr" and (not kept or is_opaque or name in CHANNEL_MOVES)
-        writers[node] = sources | {node} if is_lost else sources
-    return writers, tied
+        producers[node] = sources | {node} if is_lost else sources
+    return producers, tied
 
 
-def _joins_layers(node: fx.Node, modules: dict[str, nn.Module], writers: dict[fx.Node, set[fx.Node]]) -> bool:
-    """Whether this adds two maps of one shape, both written by layers and not both scattered already."""
+def _joins_layers(node: fx.Node, modules: dict[str, nn.Module], producers: dict[fx.Node, set[fx.Node]]) -> bool:
+    """Whether this adds two maps of the same shape that layers produce, and that are not both scattered already."""
     if node.target not in ADDS or len(node.args) != 2 or not node.kwargs.keys() <= {"alpha"}:
         return False
     operands = [n for n in node.args if isinstance(n, fx.Node) and "shape" in n.meta]
@@ -188,21 +190,21 @@ def _joins_layers(node: fx.Node, modules: dict[str, nn.Module], writers: dict[fx
         return False
     if all(isinstance(_module(n, modules), ChannelScatter) for n in operands):
         return False
-    return all(writers[n] and all(_is_layer(writer, modules) for writer in writers[n]) for n in operands)
+    return all(producers[n] and all(_is_layer(other, modules) for other in producers[n]) for n in operands)
 
 
 def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    """The module that a node calls."""
+    """The module that a node calls; None if it calls a function or a method."""
     return modules[str(node.target)] if node.op == "call_module" else None
 
 
 def _is_layer(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether this reads channels and writes others, in dimension 1."""
+    """Whether this reads channels and produces others, in dimension 1. A depthwise convolution does not."""
     module = _module(node, modules)
     if isinstance(module, nn.Linear):
         return len(node.meta["shape"]) == 2
     if isinstance(module, nn.modules.conv._ConvNd):
-        return not module.groups == module.out_channels > 1  # depthwise: the channels of its input
+        return not is_depthwise(module)
     return isinstance(module, ChannelScatter)
 
 
@@ -211,7 +213,7 @@ def _cat_dimension(node: fx.Node) -> Any:
 
 
 def _mix(traced: fx.GraphModule, add: fx.Node) -> None:
-    """Replace an addition by one out of place of scattered operands; the scatters live in the module that adds."""
+    """Replace an addition by one of scattered operands, not in place. The scatters are put in the module that adds."""
     stack = list(add.meta.get("nn_module_stack", {}).values())
     owner = stack[-1][0] if stack else ""
     names = (f"add_{i}_scatter" if i else "add_scatter" for i in itertools.count())

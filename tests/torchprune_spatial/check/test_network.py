@@ -1,6 +1,7 @@
-"""The doctor: it names the layers that Torch-Pruning maps wrongly, and no others."""
+"""`check_network` names the layers that Torch-Pruning maps wrongly, and no others."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_no_false_alarm_on_a_small_network(kind):
 
 
 class TwoPaths(nn.Module):
-    """Two paths, weighted against each other by gates ``[batch, path, channel]`` that one layer writes."""
+    """Two paths, weighted against each other by gates ``[batch, path, channel]`` that one layer produces."""
 
     def __init__(self):
         super().__init__()
@@ -162,6 +163,25 @@ def test_no_false_alarm_on_random_networks(model):
 def test_no_false_alarm_on_torchvision(name):
     check = check_network(torchvision.models.get_model(name, weights=None), torch.randn(1, 3, 64, 64), channels=1)
     assert check.ok, check
+
+
+@pytest.mark.parametrize("activation", [nn.PReLU(16), nn.PReLU()], ids=["a slope a channel", "one slope"])
+def test_activations_that_have_channels(activation):
+    """Those of ``nn.PReLU`` are the second dimension, of 16, and not the last, of 8."""
+    model = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), activation, nn.Conv2d(16, 1, 1))
+    assert check_network(model, EXAMPLE).ok
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_bar_runs_over_the_groups_where_stderr_is_a_terminal(monkeypatch, capsys, shown):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    check_network(plain_net(), EXAMPLE, progress=shown)
+    assert ("checking groups of layers" in capsys.readouterr().err) == shown
+
+
+def test_there_is_no_bar_where_stderr_is_no_terminal(capsys):
+    check_network(plain_net(), EXAMPLE)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_torch_pruning_cannot_follow_is_told_in_its_words(monkeypatch):

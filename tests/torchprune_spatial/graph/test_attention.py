@@ -9,7 +9,7 @@ import torch_pruning as tp
 from torch import nn
 
 from torchprune_spatial.graph.attention import attention_heads, update_attention
-from torchprune_spatial.graph.groups import writers_in
+from torchprune_spatial.graph.groups import producers_in
 
 from ..networks import plain_net
 
@@ -58,7 +58,7 @@ def prune_heads(model, example, layer, **options):
     )
     removed = {}
     for group in pruner.step(interactive=True):
-        if layer in writers_in(group):
+        if layer in producers_in(group):
             for dep, idxs in group:
                 if dep.target.module in heads and pruner.DG.is_out_channel_pruning_fn(dep.handler):
                     removed[names[dep.target.module]] = list(idxs)

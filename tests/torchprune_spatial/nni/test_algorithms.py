@@ -12,11 +12,14 @@ from torch import nn
 
 import resolution_scaling as rs
 import torchprune_spatial
-import torchprune_spatial.nni.algorithms as ours
+import torchprune_spatial.nni
 from resolution_scaling.ground.meta import meta_copy
-from resolution_scaling.nni import find_algorithm
+from resolution_scaling.nni import algorithm_names, find_algorithm
 from tests.unets import ResUNet
-from torchprune_spatial.nni.config import read_config, select_layers
+from torchprune_spatial.nni.algorithms import algorithm, register_criteria
+from torchprune_spatial.nni.config import read_config
+from torchprune_spatial.nni.criterion_options import CRITERIA
+from torchprune_spatial.nni.layer_selection import select_layers
 
 CONVOLUTIONS = [{"op_types": ["Conv2d"], "exclude_op_names": ["output"], "sparse_ratio": 0.5}]
 X = torch.zeros(1, 1, 32, 32)
@@ -63,14 +66,14 @@ def unet_macs(widths):
     return 9 * (encoder + 4**2 * c * d + decoder + 32**2 * a)
 
 
-@pytest.mark.parametrize("name", ours.CRITERIA)
+@pytest.mark.parametrize("name", CRITERIA)
 def test_each_criterion_removes_half_of_each_layer(name):
     """And precisely the channels that Torch-Pruning removes with the same importance."""
-    algorithm = ours.algorithm(name)  # NNI may have registered one of its own under this name
-    model = algorithm.compress(unet(), copy.deepcopy(CONVOLUTIONS), Module)
+    # not find_algorithm: NNI may have registered one of its own under this name
+    model = algorithm(name).compress(unet(), copy.deepcopy(CONVOLUTIONS), Module)
     assert rs.profile(unet(), X).macs == unet_macs((8, 16, 32, 64))
     assert rs.profile(model, X).macs == unet_macs((4, 8, 16, 32))
-    kind = getattr(torchprune_spatial, ours.CRITERIA[name].__name__)
+    kind = CRITERIA[name]
     importance = kind() if name == "weight_sum" else kind(calibration())
     expected = unet()
     pruner = tp.pruner.BasePruner(expected, X, importance, pruning_ratio=0.5, ignored_layers=[expected.output])
@@ -206,10 +209,10 @@ def test_the_outline_has_the_shapes_of_the_real_thing(config_list, parameters):
     class NoData:
         dummy_input = Module.dummy_input
 
-    algorithm = find_algorithm("spatial_mask")
+    found = find_algorithm("spatial_mask")
     (draft,) = meta_copy(unet())
-    draft = algorithm.outline(draft, copy.deepcopy(config_list), NoData, **parameters)
-    model = algorithm.compress(unet(), copy.deepcopy(config_list), Module, **parameters)
+    draft = found.outline(draft, copy.deepcopy(config_list), NoData, **parameters)
+    model = found.compress(unet(), copy.deepcopy(config_list), Module, **parameters)
     shapes = [{name: tensor.shape for name, tensor in m.state_dict().items()} for m in (draft, model)]
     assert shapes[0] == shapes[1]
     assert all(parameter.is_meta for parameter in draft.parameters())
@@ -257,7 +260,12 @@ def test_no_outline_where_the_shapes_depend_on_the_scores(config_list, parameter
 BAD_CONFIGS = {
     "no list": ("sparse", {}, TypeError, "config_list is 'sparse'"),
     "unknown key": ([{"sparce_ratio": 0.5}], {}, ValueError, r"config_list\[0\] has the key 'sparce_ratio'"),
-    "no ratio": ([{"op_types": ["Conv2d"]}], {}, ValueError, "does not say how much of 'encoder.0.0'.*sparse_ratio"),
+    "no ratio": (
+        [{"op_types": ["Conv2d"]}],
+        {},
+        ValueError,
+        "does not say how much of 'encoder.0.0'.* is removed: give sparse_ratio",
+    ),
     "empty": ([], {}, ValueError, "does not say how much"),
     "ratio above 1": ([{"sparsity": 50}], {}, ValueError, "sparsity is 50; expected a number from 0 to 1"),
     "two dialects": ([{"sparsity": 0.5, "sparse_ratio": 0.5}], {}, ValueError, "sparse_ratio and sparsity"),
@@ -267,11 +275,21 @@ BAD_CONFIGS = {
     "types as text": ([{"op_types": "Conv2d", "sparsity": 0.5}], {}, TypeError, "op_types is 'Conv2d'"),
     "parameter": (CONVOLUTIONS, {"treshold": 0.5}, TypeError, "'spatial_mask' has no parameter 'treshold'"),
     "threshold": (CONVOLUTIONS, {"threshold": "median"}, ValueError, "threshold is 'median'"),
-    "budget and ratios": (CONVOLUTIONS, {"compression": 4}, ValueError, "leaves nothing to compression"),
+    "budget and ratios": (CONVOLUTIONS, {"compression": 4}, ValueError, "leaves no layer for compression"),
     "budget below 1": ([], {"compression": 0.5}, ValueError, "compression is 0.5"),
     "two budgets": ([{"compression": 2}], {"compression": 4}, ValueError, "compression is given twice"),
-    "fraction and budget": ([], {"keep_fraction": 0.3, "speedup": 2}, ValueError, "keep_fraction does not go with"),
-    "global fraction": ([], {"keep_fraction": 0.3, "global_pruning": True}, ValueError, "keep_fraction goes neither"),
+    "fraction and budget": (
+        [],
+        {"keep_fraction": 0.3, "speedup": 2},
+        ValueError,
+        "keep_fraction cannot be combined with speedup",
+    ),
+    "global fraction": (
+        [],
+        {"keep_fraction": 0.3, "global_pruning": True},
+        ValueError,
+        "cannot be combined with ratios or global",
+    ),
     "global above the largest": (
         *([{"total_sparsity": 0.5, "max_sparsity_per_layer": 0.4}], {}, ValueError),
         "no layer may lose more than 0.4, so that all together cannot lose 0.5",
@@ -293,7 +311,7 @@ def test_bad_configurations(config_list, parameters, error, message):
 
 def test_keep_fraction_is_for_spatial_masks():
     with pytest.raises(ValueError, match="keep_fraction is for 'spatial_mask', not 'apoz'"):
-        ours.algorithm("apoz").compress(unet(), [], Module, keep_fraction=0.3)
+        algorithm("apoz").compress(unet(), [], Module, keep_fraction=0.3)
 
 
 def test_what_the_class_of_the_user_lacks_is_named():
@@ -303,13 +321,13 @@ def test_what_the_class_of_the_user_lacks_is_named():
     class NoInput:
         calibration_loader = Module.calibration_loader
 
-    algorithm = find_algorithm("spatial_mask")
+    found = find_algorithm("spatial_mask")
     with pytest.raises(
         TypeError, match=r"(?s)NoData has no calibration_loader\(\).*@classmethod\n    def calibration_"
     ):
-        algorithm.compress(unet(), CONVOLUTIONS, NoData)
+        found.compress(unet(), CONVOLUTIONS, NoData)
     with pytest.raises(TypeError, match=r"(?s)NoInput has no dummy_input\(\).*def dummy_input\(cls\)"):
-        algorithm.compress(unet(), CONVOLUTIONS, NoInput)
+        found.compress(unet(), CONVOLUTIONS, NoInput)
     find_algorithm("weight_sum").compress(unet(), CONVOLUTIONS, NoData)  # looks at no data
 
 
@@ -363,9 +381,9 @@ def test_importing_registers_without_nni():
         except ImportError as error:
             print(error)
         """)
-    names = ["apoz", "mean_activation", "spatial_mask", "thinet", "weight_sum"]
+    names = ["apoz", "mean_activation", "resolution", "spatial_mask", "thinet", "weight_sum"]
     assert str(names)[1:-1] in out
-    assert "SpatialMaskPruner is a step for NNI 3.0" in out
+    assert "SpatialMaskPruner needs NNI 3.0" in out
 
 
 def test_names_that_are_taken_stay_with_who_has_them():
@@ -381,12 +399,50 @@ def test_names_that_are_taken_stay_with_who_has_them():
     assert out.strip() == "True False"
 
 
+OWN_CRITERION = """
+import torchprune_spatial.nni
+from torchprune_spatial.nni.criterion_options import CRITERIA
+
+class LastFirst(torchprune_spatial.WeightSumImportance):
+    pass
+
+CRITERIA["last_first"] = LastFirst
+torchprune_spatial.nni.register_criteria()
+"""
+
+
+def test_a_users_criterion_is_an_algorithm_once_its_file_registers_it(tmp_path):
+    """And trials import that file."""
+    (tmp_path / "my_criterion.py").write_text(OWN_CRITERION)
+    out = run(f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        import my_criterion
+        from resolution_scaling.nni.algorithms.registry import algorithm_names, find_algorithm, home_of
+        print(home_of("last_first"), home_of("spatial_mask"))
+        """)
+    assert out.split() == ["my_criterion", "torchprune_spatial.nni.algorithms"]
+
+
+def test_registering_again_changes_nothing():
+    before = {name: find_algorithm(name) for name in algorithm_names()}
+    register_criteria()
+    assert {name: find_algorithm(name) for name in algorithm_names()} == before
+
+
+def test_a_name_that_another_algorithm_has_is_refused(monkeypatch):
+    monkeypatch.setitem(CRITERIA, "resolution", CRITERIA["weight_sum"])
+    with pytest.raises(ValueError, match="there is an algorithm 'resolution' already"):
+        register_criteria()
+    algorithm.cache_clear()
+
+
 # With NNI 3.0
 
 
 def step(*args, **kwargs):
     pytest.importorskip("nni.compression.base", reason="needs NNI 3.0 (extra nni3)")
-    return ours.SpatialMaskPruner(*args, **kwargs)
+    return torchprune_spatial.nni.SpatialMaskPruner(*args, **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchprune_spatial.record.flops import count_flops, meta_copy
+from resolution_scaling.ground.meta import meta_copy
+from torchprune_spatial.record.flops import flops_by_module
 
 from ..networks import plain_net
 
@@ -59,7 +60,7 @@ def test_meta_copy_keeps_ties_modes_frozen_parameters_and_references():
 
 def test_flops_by_hand():
     """2 * 9 * in * out * pixels: 6 filters of 2 channels at [8, 8]; 8 of 6 and 1 of 8 at [4, 4], behind the pool."""
-    flops = count_flops(plain_net(), torch.rand(3, 2, 8, 8))
+    flops = flops_by_module(plain_net(), torch.rand(3, 2, 8, 8))
     expected = {"0": 3 * 64 * 18 * 2 * 6, "3": 3 * 16 * 18 * 6 * 8, "5": 3 * 16 * 18 * 8}
     assert {name: flops[name] for name in expected} == expected
     assert flops[""] == sum(expected.values())
@@ -68,7 +69,7 @@ def test_flops_by_hand():
 def test_flops_of_attention_by_hand():
     """5 tokens of 8: four projections, and scores and their use of 5 x 5 x 8 each."""
     attention = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True).eval()
-    flops = count_flops(attention, torch.rand(1, 5, 8))
+    flops = flops_by_module(attention, torch.rand(1, 5, 8))
     assert flops["self_attn"] == 2 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)
     assert flops[""] == flops["self_attn"] + 2 * (2 * 5 * 8 * 16)
 
@@ -91,7 +92,7 @@ OUTSIDE = torch.ones(4, 1, 1)
 
 
 def test_tensors_that_no_module_holds():
-    assert count_flops(Awkward(), torch.rand(1, 3, 8, 8))[""] == 2 * 64 * (3 * 4 + 3)
+    assert flops_by_module(Awkward(), torch.rand(1, 3, 8, 8))[""] == 2 * 64 * (3 * 4 + 3)
 
 
 def test_inputs_by_name_and_forward():
@@ -103,8 +104,8 @@ def test_inputs_by_name_and_forward():
         def forward(self, x, times=1):
             return sum(self.layer(x) for _ in range(times))
 
-    assert count_flops(Twice(), {"x": torch.rand(5, 4), "times": 2})["layer"] == 2 * 2 * 5 * 4 * 3
-    assert count_flops(Twice(), torch.rand(5, 4), lambda model, x: model(x, times=3))[""] == 3 * 2 * 5 * 4 * 3
+    assert flops_by_module(Twice(), {"x": torch.rand(5, 4), "times": 2})["layer"] == 2 * 2 * 5 * 4 * 3
+    assert flops_by_module(Twice(), torch.rand(5, 4), lambda model, x: model(x, times=3))[""] == 3 * 2 * 5 * 4 * 3
 
 
 def test_a_network_that_looks_at_values_is_named():
@@ -113,4 +114,4 @@ def test_a_network_that_looks_at_values_is_named():
             return super().forward(x) if x.sum() > 0 else x
 
     with pytest.raises(ValueError, match=r"Looks cannot run on the meta device.*must not look at the values"):
-        count_flops(Looks(2, 2), torch.rand(1, 2))
+        flops_by_module(Looks(2, 2), torch.rand(1, 2))

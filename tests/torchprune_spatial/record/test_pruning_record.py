@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.unets import ResUNet
+from torchprune_spatial.graph.private_names import graph_of, name_in
 from torchprune_spatial.record.pruning_record import PruningRecord
 from torchprune_spatial.residuals.channel_scatter import CUSTOMIZED_PRUNERS, ChannelScatter
 from torchprune_spatial.residuals.mixed_connectivity import decouple_residuals
@@ -23,7 +24,7 @@ SCORES = {"0": [5.0, 0, 4, 1, 2, 3], "3": [0.0, 9, 1, 8, 2, 7, 3, 6]}
 
 def by_name(group):
     """Scores of the two hidden layers of `plain_net`; its output is left alone."""
-    scores = SCORES.get(group._DG._module2name[group[0].dep.target.module])
+    scores = SCORES.get(name_in(graph_of(group), group[0].dep.target.module))
     return None if scores is None else torch.tensor(scores)
 
 
@@ -211,6 +212,17 @@ def test_customized_layers_are_recorded():
     )
     assert lists(record.kept_out) == {"0": [0, 2, 5], "1": [0, 2, 5], "2": [0]}
     assert model[1].factor.tolist() == [1, 3, 6]
+
+
+def test_fold_sees_each_group_just_before_its_channels_are_removed():
+    model, seen = plain_net(), []
+
+    def fold(group):
+        layer = group[0].dep.target.module
+        seen.append((layer.out_channels, sorted(group[0].idxs)))
+
+    PruningRecord(model).step(make_pruner(model, by_name), fold=fold)
+    assert sorted(seen) == [(6, [1, 3, 4]), (8, [0, 2, 4, 6])]
 
 
 def test_frozen_parameters_stay_frozen():

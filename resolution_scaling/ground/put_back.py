@@ -1,0 +1,74 @@
+"""Contexts in which a network may be changed: afterwards, also after an exception, it is as it was.
+
+`models.evaluating` does this for training modes, and `originals.recording` for changes that are kept unless they fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn as nn
+
+
+@contextmanager
+def restoring_attributes(model: nn.Module) -> Iterator[None]:
+    """Afterwards each module has the parameters, buffers and attributes that it had: the same objects.
+
+    For changes that put new tensors or numbers in a module's place for them, as pruning does. The values of tensors
+    that are written to in place are not restored (`restoring_values`), nor are submodules that are replaced.
+    """
+    parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
+    before = [dict(part) for part in parts]
+    try:
+        yield
+    finally:
+        for part, contents in zip(parts, before, strict=True):
+            part.clear()
+            part.update(contents)
+
+
+@contextmanager
+def restoring_values(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Afterwards each tensor has the values that it had. A copy of them is kept meanwhile.
+
+    Args:
+        tensors: such as ``model.parameters()`` and ``model.buffers()``.
+    """
+    tensors = list(tensors)
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, values in zip(tensors, before, strict=True):
+                tensor.copy_(values)
+
+
+@contextmanager
+def restoring_hooks(model: nn.Module) -> Iterator[None]:
+    """Afterwards the modules have no forward hooks but those that they had and still have.
+
+    For callees that leave their hooks behind when a forward pass fails.
+    """
+    before = {module: set(module._forward_hooks) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, hooks in before.items():
+            for new in module._forward_hooks.keys() - hooks:
+                del module._forward_hooks[new]
+
+
+@contextmanager
+def requiring_gradients(parameters: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Inside, frozen floating-point parameters require gradients too; afterwards they are frozen again."""
+    frozen = [p for p in parameters if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
