@@ -1,14 +1,40 @@
 """Resolution scaling, and its search together with pruning, for NNI (Neural Network Intelligence) 2.10.1 and 3.0.
 
-The two generations cannot share an environment: extra ``nni3`` or extra ``nni2``. The algorithm registry needs neither.
+The two generations cannot share an environment: install extra ``nni3`` or extra ``nni2``. Importing this package needs
+neither. It registers the algorithm ``'resolution'``; `resolution_scaling.nni.autocompress` registers NNI's own.
 """
 
-from ..ground.lazy_names import lazy_names
-from .algorithms.registry import Algorithm, algorithm_names, find_algorithm, register_algorithm
-from .joint_search.searching import resume_search, search
+from typing import TYPE_CHECKING
 
-__all__ = ["Algorithm", "algorithm_names", "find_algorithm", "register_algorithm", "resume_search", "search"]
+from ..ground.lazy_names import lazy_names
+from .algorithms.registry import Algorithm, algorithm_names, find_algorithm, register_algorithm, unregister_algorithm
+from .algorithms.resolution import RESOLUTION
+from .joint_search.searching import resume_search, search
+from .tuners import Tuner, register_tuner
+
+if TYPE_CHECKING:
+    from .steps.step import ResolutionScaler
+
+__all__ = [
+    "Algorithm",
+    "ResolutionScaler",
+    "Tuner",
+    "algorithm_names",
+    "find_algorithm",
+    "register_algorithm",
+    "register_tuner",
+    "resume_search",
+    "search",
+    "unregister_algorithm",
+]
 
 __getattr__ = lazy_names(
     __name__, {"ResolutionScaler": ".steps.step"}, "NNI 3.0 (pip install 'torchprune-spatial[nni3]')"
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_algorithm(RESOLUTION)

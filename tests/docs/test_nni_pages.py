@@ -13,8 +13,8 @@ pytest.importorskip("sybil")
 pytest.importorskip("nni", reason="needs NNI (extra nni3 or nni2)")
 
 from resolution_scaling.nni.algorithms import registry
-from resolution_scaling.nni.algorithms.module import NNI_3
-from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
+from resolution_scaling.nni.algorithms.generation import NNI_3
+from resolution_scaling.nni.experiment.recorded_experiment import RecordedExperiment
 
 from .pages import DOCS, ROOT, run
 
@@ -30,7 +30,7 @@ def names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(registry._algorithms, "halve", raising=False)  # which a page registers
-    run_all = TrialExperiment.run_all
+    run_all = RecordedExperiment.run_all
 
     def few(self, port=8080, on_trial=None):
         if not self._resumed:
@@ -40,7 +40,7 @@ def names(tmp_path, monkeypatch):
             port = free.getsockname()[1]
         return run_all(self, port, on_trial)
 
-    monkeypatch.setattr(TrialExperiment, "run_all", few)
+    monkeypatch.setattr(RecordedExperiment, "run_all", few)
     from my_module import MyModule
     from my_package.search import MyClass
 
@@ -61,11 +61,11 @@ def test_step():
 
 @pytest.mark.slow
 def test_autocompress(names):
-    subject = names["MyModule"]
-    after = run(DOCS / "nni_autocompress.md", names, lambda _, space: space.update(MyModule=subject))
+    module_class = names["MyModule"]
+    after = run(DOCS / "nni_autocompress.md", names, lambda _, space: space.update(MyModule=module_class))
     assert ended("results/mine") == ["succeeded"] * TRIALS
     assert ended("results/widths") == ["succeeded"] * 3
-    assert after["best"].value == max(result.value for result in after["results"])
+    assert after["best"].score == max(result.score for result in after["results"])
 
 
 @pytest.mark.slow

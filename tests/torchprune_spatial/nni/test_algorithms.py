@@ -363,7 +363,7 @@ def test_importing_registers_without_nni():
         except ImportError as error:
             print(error)
         """)
-    names = ["apoz", "mean_activation", "spatial_mask", "thinet", "weight_sum"]
+    names = ["apoz", "mean_activation", "resolution", "spatial_mask", "thinet", "weight_sum"]
     assert str(names)[1:-1] in out
     assert "SpatialMaskPruner is a step for NNI 3.0" in out
 
@@ -446,7 +446,7 @@ def test_both_steps_in_a_chain(first):
     assert rs.profile(model, X).macs == first_macs + (unet_macs((4, 8, 16, 32)) - first_macs) / 4
     assert model(X).shape == X.shape
     torch.export.export(model, (X,))
-    scaler.undo()
+    scaler.undo_scaling()
     assert rs.profile(model, X).macs == unet_macs((4, 8, 16, 32))
     if first == "prune":
         assert same(model, compressed("spatial_mask", CONVOLUTIONS))

@@ -25,7 +25,7 @@ from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
 
 from .example_trials import Example
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 RUN = "tests.resolution_scaling.nni.experiment.example_trials:measure"
 
 
@@ -61,8 +61,8 @@ def test_a_search_ends_by_itself_records_failures_and_leaves_nothing_behind(tmp_
     by_fate = {result.parameters["fate"] if result.parameters else "killed": result for result in results}
     assert len(results) == len(by_fate) == 4
     good, crash, nan, killed = (by_fate[fate] for fate in ("good", "crash", "nan", "killed"))
-    assert (good.status, good.value, good.metrics["flops"]) == ("succeeded", 10.5, 2)  # 10 + 0.5 * 1
-    assert (crash.status, crash.value, crash.metrics["default"]) == ("failed", None, -1e9)
+    assert (good.status, good.score, good.metrics["flops"]) == ("succeeded", 10.5, 2)  # 10 + 0.5 * 1
+    assert (crash.status, crash.score, crash.metrics["default"]) == ("failed", None, -1e9)
     assert crash.metrics["error"] == "RuntimeError: this trial was told to crash"
     assert (nan.status, nan.parameters) == ("failed", {"fate": "nan", "x": 1})
     assert (killed.status, killed.parameters) == ("failed", None)
@@ -154,7 +154,7 @@ def test_tuners_go_on_after_trials_that_failed(tmp_path, port, tuner):
     for result in results:
         good = result.parameters["fate"] == "good"
         assert result.status == ("succeeded" if good else "failed")
-        assert result.value == (10 + result.parameters["x"] if good else None)
+        assert result.score == (10 + result.parameters["x"] if good else None)
 
 
 @pytest.mark.slow
@@ -333,5 +333,5 @@ def test_classes_that_trials_cannot_import(tmp_path, monkeypatch):
 def test_the_name_under_which_trials_import_a_class():
     assert code_directory_of(Example) == ROOT
     assert import_path(Example, ROOT) == "tests.resolution_scaling.nni.experiment.example_trials:Example"
-    assert import_path(Example, ROOT / "tests") == "nni.example_trials:Example"
+    assert import_path(Example, ROOT / "tests") == "resolution_scaling.nni.experiment.example_trials:Example"
     assert import_path(ExperimentConfig, ROOT) == "nni.experiment.config.experiment_config:ExperimentConfig"

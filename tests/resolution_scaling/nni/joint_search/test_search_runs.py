@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("nni")
 
 from resolution_scaling.nni.joint_search.searching import resume_search, search
-from resolution_scaling.nni.joint_search.tuners.steady_tpe import SteadyTPE
+from resolution_scaling.nni.tuners.steady_tpe import SteadyTPE
 
 from .search_module import Faulty, Searched, flops
 
@@ -31,7 +31,7 @@ def check(row):
     assert row["feasible"] == (cost <= LIMIT)
     assert row["accuracy"] == (channels / 8 if row["feasible"] else None)
     if not row["feasible"]:
-        assert row["default"] == pytest.approx(-3 * cost / LIMIT)
+        assert row["score"] == pytest.approx(-3 * cost / LIMIT)
 
 
 def test_a_grid_is_searched_to_its_end(port, tmp_path):
@@ -98,7 +98,7 @@ def test_every_tuner_searches(tuner, port, tmp_path):
         check(row)
         points[row["pruning"], row["resolution"]] += not row["repeated"]
     assert max(points.values()) <= 2  # two at once may try the same point
-    assert max(row["default"] for row in result.rows) > 0
+    assert max(row["score"] for row in result.rows) > 0
 
 
 @pytest.mark.slow
