@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ pytest.importorskip("nni", reason="needs NNI (extra nni3 or nni2)")
 from resolution_scaling.nni.algorithms import registry
 from resolution_scaling.nni.algorithms.generation import NNI_3
 from resolution_scaling.nni.experiment.recorded_experiment import RecordedExperiment
+from tests.ports import free_port
 
 from .pages import DOCS, ROOT, run
 
@@ -35,10 +35,7 @@ def names(tmp_path, monkeypatch):
     def few(self, port=8080, on_trial=None):
         if not self._resumed:
             self.config.max_trial_number = min(TRIALS, self.config.max_trial_number)
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        return run_all(self, port, on_trial)
+        return run_all(self, free_port(), on_trial)
 
     monkeypatch.setattr(RecordedExperiment, "run_all", few)
     from my_module import MyModule

@@ -395,7 +395,9 @@ def configured(module=Module, output=None, **sizes):
 
 def test_pruning_resolution_and_a_users_own_algorithm_in_one_search(tmp_path, port):
     """A grid of four points: the search ends by itself; costs are those of the table by hand."""
-    results = configured(output=tmp_path / "search").run(port)
+    experiment = configured(output=tmp_path / "search")
+    experiment.config.trial_concurrency = 2
+    results = experiment.run(port)
     found = {}
     for result in results:
         assert result.status == "succeeded"

@@ -18,6 +18,7 @@ from nni.experiment import ExperimentConfig, RemoteMachineConfig
 from resolution_scaling.nni.autocompress import AutoCompressionExperiment, AutoCompressionSearchSpaceGenerator
 from resolution_scaling.nni.experiment import manager
 from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
+from tests.ports import free_port
 
 from ..example_module import Module
 from .example_trials import Example
@@ -128,9 +129,6 @@ def test_trials_on_another_machine_over_ssh(tmp_path, ssh_server, monkeypatch):
         output=tmp_path / "search",
         config=config,
     )
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        portal = free.getsockname()[1]
-    results = experiment.run_all(portal)
+    results = experiment.run_all(free_port())
     assert sorted(result.score for result in results) == [11, 12]
     assert manager.processes_of(experiment.id) == []

@@ -53,6 +53,7 @@ def test_a_search_ends_by_itself_records_failures_and_leaves_nothing_behind(tmp_
         options={"scale": 0.5},
         tuner="GridSearch",
         max_trials=10,
+        concurrency=2,
         output=tmp_path / "search",
     )
     seen = []

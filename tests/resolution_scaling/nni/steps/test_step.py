@@ -2,6 +2,7 @@
 # ruff: noqa: E402
 
 import copy
+import gc
 import logging
 import pickle
 import re
@@ -20,7 +21,7 @@ torchvision = pytest.importorskip("torchvision")
 import nni
 from nni.compression import TorchEvaluator
 from nni.compression.pruning import L1NormPruner
-from nni.compression.speedup import ModelSpeedup
+from nni.compression.speedup import ModelSpeedup, replacement
 from nni.compression.speedup.error_code import EmptyLayerError
 from schema import SchemaError
 
@@ -251,6 +252,38 @@ def test_a_scaled_network_can_be_copied_and_pickled():
         assert type(copied[0]).__name__ == "Conv2d"
         prune(copied, x, CONVOLUTIONS)
         assert rs.profile(copied, x).macs == 9 * (3 * 4 * 32**2 + 4 * 8 * 16**2) + 8 * 4
+
+
+def test_nni_is_as_it_was_when_no_reduced_convolution_is_left():
+    gc.collect()  # the networks of other tests
+    own = replacement.replace_module["Conv2d"]
+    config_list = [{"size": 16, "input_size": 32}]
+    undone, deleted = (ResolutionScaler(small_net(), config_list) for _ in range(2))
+    assert replacement.replace_module["Conv2d"] is own
+    for scaler in (undone, deleted):
+        scaler.compress()
+    copied = copy.deepcopy(undone.bound_model)
+    undone.undo_scaling()
+    assert replacement.replace_module["Conv2d"] is not own
+    del scaler, deleted
+    gc.collect()
+    assert replacement.replace_module["Conv2d"] is not own
+    rs.undo_scaling(copied)
+    del copied
+    gc.collect()
+    assert replacement.replace_module["Conv2d"] is own
+
+
+def test_nni_is_as_it_was_after_a_scaling_that_failed():
+    gc.collect()
+    own = replacement.replace_module["Conv2d"]
+    model = nn.ModuleDict({"first": small_net(), "second": vit()})
+    configs = [{"op_names": ["first"], "size": 16, "input_size": 32}, {"op_names": ["second"], "grid": 3}]
+    scaler = ResolutionScaler(model, configs)
+    model["second"].encoder.pos_embedding = None  # broken since
+    with pytest.raises(AttributeError):
+        scaler.compress()
+    assert replacement.replace_module["Conv2d"] is own
 
 
 def test_a_network_that_a_pruner_has_wrapped():
