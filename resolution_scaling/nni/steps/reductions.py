@@ -63,7 +63,7 @@ class _KeepReduction:
 
 @functools.cache
 def _shown(role: type[ResizedConv2d], plain: type[nn.Conv2d]) -> type[ResizedConv2d]:
-    """The class of a reduced convolution with the name and the module, by which `torch.fx` goes, of a plain one."""
+    """The class of a reduced convolution with the name of a plain one, and its module, which `torch.fx` looks at."""
 
     def __reduce_ex__(self: ResizedConv2d, protocol: SupportsIndex) -> tuple[Any, ...]:
         return _blank, (role, plain), self.__dict__.copy()

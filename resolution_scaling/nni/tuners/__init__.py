@@ -1,7 +1,4 @@
-"""The tuners of searches, one file each, found by their names.
-
-NNI's manager puts this folder on the path of its tuner process: no file here may have the name of a module of Python.
-"""
+"""The tuners of searches, one file each, found by their names."""
 
 from .anneal import Anneal
 from .evolution import Evolution

@@ -7,6 +7,8 @@ from typing import Any
 
 from .tuner import Implementation, Tuner
 
+FOLDER = Path(__file__).parent / "loaded_by_nni"
+
 
 class TPE(Tuner):
     """The tree-structured Parzen estimator (Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011).
@@ -23,4 +25,4 @@ class TPE(Tuner):
 
     def implementation(self, generation: int) -> Implementation | None:
         """Ours on NNI 3.0."""
-        return Implementation("steady_tpe.SteadyTPE", Path(__file__).parent) if generation == 3 else None
+        return Implementation("steady_tpe.SteadyTPE", FOLDER) if generation == 3 else None

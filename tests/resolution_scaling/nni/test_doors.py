@@ -43,9 +43,9 @@ EVERYTHING = """
 """
 
 
-def run(code):
-    """The lines that a new process prints."""
-    code = textwrap.dedent(EVERYTHING) + textwrap.dedent(code)
+def run(code, before=""):
+    """The lines that a new process prints; ``before`` is run before anything of the packages is imported."""
+    code = "".join(map(textwrap.dedent, (before, EVERYTHING, code)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -135,48 +135,18 @@ def test_importing_the_modules_of_a_package_registers_nothing():
 # NNI's own modules
 
 
-STATE_OF_NNI = """
-    import functools, sys
-    import nni.experiment.launcher, nni.experiment.rest
-    try:
-        import nni.compression.speedup.replacement, nni.compression.pruning, nni.compression.quantization  # NNI 3.0
-    except ImportError:
-        import nni.algorithms.compression.pytorch.auto_compress, nni.compression.pytorch.speedup
-
-    def state_of_nni():
-        found = {}
-        for name, module in list(sys.modules.items()):
-            if name.split(".")[0] == "nni":
-                for key, value in vars(module).items():
-                    contents = [id(v) for v in value.values()] if isinstance(value, dict) else []
-                    members = {k: id(v) for k, v in vars(value).items()} if isinstance(value, type) else {}
-                    if not key.startswith("__") and key not in ("_abc_impl",):
-                        found[name, key] = id(value), contents, members
-        return found
-
-    def changed(before):
-        after = state_of_nni()
-        for place in before:
-            if "_abc_impl" not in place and before[place] != after.get(place):
-                print("changed", place)
-"""
-
-
 def test_importing_leaves_nni_as_it_was():
     pytest.importorskip("nni")
-    code = textwrap.dedent(STATE_OF_NNI) + textwrap.dedent("""
-        import importlib, pkgutil
-        before = state_of_nni()
-        import resolution_scaling.nni, torchprune_spatial.nni
-        for package in (resolution_scaling.nni, torchprune_spatial.nni):
-            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-                try:
-                    importlib.import_module(module.name)
-                except ImportError:
-                    pass
-        changed(before)
-    """)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
-    assert "changed" not in done.stdout
+    before = """
+        import nni.experiment
+        try:
+            import nni.compression.speedup, nni.compression.pruning, nni.compression.quantization  # NNI 3.0
+        except ImportError:
+            import nni.algorithms.compression.pytorch.auto_compress, nni.compression.pytorch.speedup
+        from tests.resolution_scaling.nni.functions_of_nni import changed_since, functions_of_nni
+        before = functions_of_nni()
+    """
+    out = run("import_everything()\nprint(len(before), changed_since(before))", before)
+    count, changed = out[-1].split(" ", 1)
+    assert int(count) > 1000
+    assert changed == "[]"

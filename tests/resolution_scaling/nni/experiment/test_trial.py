@@ -54,6 +54,31 @@ def test_parameters_are_taken_before_the_users_code_is_imported(manager):
     assert manager.imported_before is False
 
 
+ENTRY = """
+import json, runpy, sys, types
+
+class Manager(types.ModuleType):
+    def get_next_parameter(self):
+        self.loaded = [name for name in HEAVY if name in sys.modules]
+        return {"fate": "good", "x": 4}
+
+    def report_final_result(self, metric):
+        print(json.dumps([self.loaded, metric["default"]]))
+
+HEAVY = ["nni.compression", "nni.experiment", "torch._dynamo", "torch_pruning", MODULE_CLASS.partition(":")[0]]
+sys.modules["nni"] = Manager("nni")
+sys.argv = ["trial", "--run", RUN, "--module-class", MODULE_CLASS]
+runpy.run_module("resolution_scaling.nni.experiment.trial", run_name="__main__")
+"""
+
+
+def test_the_entry_takes_its_parameters_before_hosts_and_the_users_code_are_imported():
+    """On NNI 3.0 a trial that dies before it took its parameters leaves them to another."""
+    code = f"RUN, MODULE_CLASS = {RUN!r}, {MODULE_CLASS!r}\n{ENTRY}"
+    done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[[], 14.0]"], done.stderr  # 10 + 4
+
+
 @pytest.mark.parametrize(("fate", "error"), [("crash", "RuntimeError: this trial was told to crash"), ("nan", "nan")])
 def test_a_failing_trial_reports_a_finite_penalty_and_exits_with_1(manager, fate, error):
     manager.parameters = {"fate": fate, "x": 1}

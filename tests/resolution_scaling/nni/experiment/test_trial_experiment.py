@@ -17,12 +17,15 @@ import pytest
 
 pytest.importorskip("nni")
 
-from nni.experiment import ExperimentConfig
+from nni.experiment import Experiment, ExperimentConfig
 
-from resolution_scaling.nni.experiment import manager, stored_profile
+from resolution_scaling.nni.autocompress import AutoCompressionExperiment
+from resolution_scaling.nni.experiment import manager, recorded_experiment, stored_profile
+from resolution_scaling.nni.experiment.experiment_state import ExperimentState
 from resolution_scaling.nni.experiment.trial_code import code_directory_of, import_path
 from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
 
+from ..example_module import Module
 from .example_trials import Example
 
 ROOT = Path(__file__).parents[4]
@@ -234,6 +237,37 @@ def test_an_output_that_holds_a_search_is_not_overwritten(tmp_path):
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds a search already: resume it, or choose another"):
         TrialExperiment(RUN, Example, space("good"), output=tmp_path)
+
+
+def attributes(experiment):
+    return {name for name in vars(experiment) if not name.startswith("__")}
+
+
+def test_every_experiment_is_made_by_the_constructors_of_nni(tmp_path, monkeypatch):
+    """Each has what NNI's own constructor sets, here one attribute more, and keeps what it was given."""
+    made = Experiment.__init__
+
+    def __init__(self, *arguments, **options):
+        made(self, *arguments, **options)
+        self.set_by_nni = True
+
+    monkeypatch.setattr(Experiment, "__init__", __init__)
+    monkeypatch.setattr(stored_profile, "change", lambda *arguments: None)
+    monkeypatch.setattr(
+        recorded_experiment.launcher, "get_stopped_experiment_config", lambda *arguments: ExperimentConfig("local")
+    )
+    ExperimentState("abcd1234", 1, str(tmp_path), None, 7).write(tmp_path)
+    experiments = [
+        TrialExperiment(RUN, Example, space("good"), output=tmp_path / "a"),
+        AutoCompressionExperiment(Module, "local", output=tmp_path / "b"),
+        AutoCompressionExperiment.resume(tmp_path, max_trials=9),
+    ]
+    for experiment in experiments:
+        assert attributes(experiment) >= attributes(Experiment("local")) | {"set_by_nni"}
+        assert isinstance(experiment.config, ExperimentConfig)
+    assert experiments[2].id == "abcd1234"
+    assert experiments[2].config.max_trial_number == 9
+    assert len({experiment.id for experiment in experiments}) == 3
 
 
 def test_there_must_be_a_search_to_resume(tmp_path):

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("nni")
 
 from resolution_scaling.nni.joint_search.searching import resume_search, search
-from resolution_scaling.nni.tuners.steady_tpe import SteadyTPE
+from resolution_scaling.nni.tuners.loaded_by_nni.steady_tpe import SteadyTPE
 
+from ..functions_of_nni import changed_since, functions_of_nni
 from .search_module import Faulty, Searched, flops
 
 LIMIT = flops(6, 16, 12)
@@ -43,7 +44,7 @@ def check(row):
     ],
 )
 def test_a_grid_is_searched_to_its_end(pruning, port, tmp_path):
-    seen = []
+    seen, functions = [], functions_of_nni()
     result = search(
         Searched,
         pruning=pruning,
@@ -65,6 +66,7 @@ def test_a_grid_is_searched_to_its_end(pruning, port, tmp_path):
     assert [trial.trial for trial in seen] == [row["trial"] for row in result.rows]
     lines = (tmp_path / "search" / "trials.jsonl").read_text().splitlines()
     assert [json.loads(line)["trial"] for line in lines] == [row["trial"] for row in result.rows]
+    assert changed_since(functions) == []
     front = [(choice, "8 px") for choice in sorted(choices, key=lambda choice: CHANNELS[choice])]
     assert [(row["pruning"], row["resolution"]) for row in result.front()] == front
 
