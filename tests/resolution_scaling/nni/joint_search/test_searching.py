@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -324,10 +325,24 @@ def test_results_are_written(trials, tmp_path):
     assert lines[0].startswith("search,trial,status,pruning,resolution,feasible,accuracy,")
     assert lines[0].endswith("on_front_of_flops,on_front_of_memory_bytes")
     assert lines[1].startswith("joint,a,succeeded,narrow 0.5,keep,True,0.9,0.9,50,500,50,50,1.0,False,,True,True")
-    assert figure.stat().st_size > 10_000
+    assert figure.read_bytes().startswith(b"\x89PNG")
     text = report.read_text()
     assert "| joint" in text
     assert "narrow 0.5" in text
+
+
+def test_the_figure_shows_fronts_and_the_unchanged_network(trials):
+    pytest.importorskip("matplotlib")
+    unchanged = {"flops": 100, "memory_bytes": 1000, "peak_bytes": 100, "parameters": 100, "score": 0.905}
+    flops_axes, memory_axes = SearchReport(apart([row_of(trial) for trial in trials]), unchanged).plot().axes
+    assert (flops_axes.get_xlabel(), flops_axes.get_ylabel()) == ("MFLOPs", "score (higher is better)")
+    assert memory_axes.get_xlabel() == "memory (weights + largest operator), MB"
+    for axes, cost in ((flops_axes, 1), (memory_axes, 10)):  # of a network, by its FLOPs
+        fronts = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
+        assert fronts["joint"] == pytest.approx(np.array([[20 * cost / 1e6, 0.7], [50 * cost / 1e6, 0.9]]))
+        assert fronts["resolution alone"] == pytest.approx(np.array([[60 * cost / 1e6, 0.8]]))
+        (star,) = [points for points in axes.collections if points.get_label() == "unchanged network"]
+        assert np.asarray(star.get_offsets()) == pytest.approx(np.array([[100 * cost / 1e6, 0.905]]))
 
 
 def test_a_search_in_which_all_failed_is_reported(tmp_path):
