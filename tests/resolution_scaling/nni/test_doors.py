@@ -27,6 +27,7 @@ DOORS = {
     ],
     "resolution_scaling.nni.experiment": ["TrialExperiment", "TrialRecord", "TrialResult"],
 }
+OURS = ["apoz", "mean_activation", "resolution", "spatial_mask", "thinet", "weight_sum"]
 NAMES = [(door, name) for door, names in DOORS.items() for name in names]
 
 EVERYTHING = """
@@ -71,19 +72,15 @@ def test_doors_give_classes_and_functions(door, name):
     assert inspect.isclass(found) or isinstance(found, types.FunctionType)
 
 
-def test_search_is_a_function_also_after_everything_was_imported():
-    assert run("""
-        import_everything()
-        from resolution_scaling.nni import search, resume_search
-        print(type(search).__name__, type(resume_search).__name__)
-    """) == ["function function"]
-
-
 def test_without_nni_doors_say_what_to_install():
-    out = run("""
+    before = """
         import sys
         sys.modules["nni"] = None  # as if it were not installed
+    """
+    algorithms, *errors = run(
+        """
         import resolution_scaling.nni.autocompress, resolution_scaling.nni.experiment
+        print(*resolution_scaling.nni.algorithm_names())
         def use(door, name):
             try:
                 getattr(door, name)
@@ -96,46 +93,18 @@ def test_without_nni_doors_say_what_to_install():
             resolution_scaling.nni.search(object, size=[8], output="nowhere")
         except ImportError as error:
             print(error)
-    """)
-    assert all("pip install" in line and "nni3]" in line for line in out)
+        """,
+        before,
+    )
+    assert algorithms.split() == OURS
+    assert all("pip install" in line and "nni3]" in line for line in errors)
     starts = ("ResolutionScaler needs NNI 3.0", "AutoCompressionExperiment needs NNI:", "TrialExperiment needs NNI:")
-    assert [line.startswith(start) for line, start in zip(out, (*starts, "the search needs NNI"), strict=True)] == [
-        True
-    ] * 4
+    for line, start in zip(errors, (*starts, "the search needs NNI"), strict=True):
+        assert line.startswith(start)
 
 
-# Registration
-
-
-def test_each_package_registers_its_own_algorithms():
-    first, second = run("""
-        print(" ".join(algorithm for algorithm in resolution_scaling.nni.algorithm_names()))
-        import resolution_scaling.nni.autocompress
-        print(" ".join(algorithm for algorithm in resolution_scaling.nni.algorithm_names()))
-    """)
-    ours = {"resolution", "spatial_mask", "thinet", "weight_sum", "apoz", "mean_activation"}
-    nni = {"level", "l1", "l2", "fpgm", "slim", "taylorfo", "qat", "dorefa", "bnn"}
-    installed = importlib.util.find_spec("nni") is not None
-    assert ours <= set(first.split())
-    assert nni <= set(second.split()) if installed else set(second.split()) == ours
-
-
-def test_importing_the_modules_of_a_package_registers_nothing():
-    """But what the package's own import registers."""
-    pytest.importorskip("nni")
-    before, after = run("""
-        import resolution_scaling.nni.algorithms.pruners
-        print(resolution_scaling.nni.algorithm_names())
-        import_everything()
-        print(resolution_scaling.nni.algorithm_names())
-    """)
-    assert before == after
-
-
-# NNI's own modules
-
-
-def test_importing_leaves_nni_as_it_was():
+def test_importing_registers_by_package_and_leaves_nni_as_it_was():
+    """Algorithms are registered when their package is imported, not when one of its modules is."""
     pytest.importorskip("nni")
     before = """
         import nni.experiment
@@ -145,8 +114,28 @@ def test_importing_leaves_nni_as_it_was():
             import nni.algorithms.compression.pytorch.auto_compress, nni.compression.pytorch.speedup
         from tests.resolution_scaling.nni.functions_of_nni import changed_since, functions_of_nni
         before = functions_of_nni()
+        import resolution_scaling.nni
+        print(*resolution_scaling.nni.algorithm_names())
+        import resolution_scaling.nni.autocompress
+        print(*resolution_scaling.nni.algorithm_names())
     """
-    out = run("import_everything()\nprint(len(before), changed_since(before))", before)
-    count, changed = out[-1].split(" ", 1)
+    first, second, third, fourth, functions, count, changed = run(
+        """
+        print(*resolution_scaling.nni.algorithm_names())
+        import_everything()
+        print(*resolution_scaling.nni.algorithm_names())
+        from resolution_scaling.nni import search, resume_search
+        print(type(search).__name__, type(resume_search).__name__)
+        print(len(before))
+        print(changed_since(before))
+        """,
+        before,
+    )
+    assert first == "resolution"
+    nni = {"level", "l1", "l2", "fpgm", "slim", "taylorfo", "qat", "dorefa", "bnn"}
+    assert nni | {"resolution"} <= set(second.split())
+    assert set(third.split()) == {*second.split(), *OURS}
+    assert fourth == third
+    assert functions == "function function"
     assert int(count) > 1000
     assert changed == "[]"

@@ -1,9 +1,10 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from resolution_scaling.nni import Tuner, register_tuner, search
-from resolution_scaling.nni.tuners import Implementation, find_tuner, tuner_names, unregister_tuner
+from resolution_scaling.nni.tuners import TPE, Implementation, find_tuner, tuner_names, unregister_tuner
 
 from ..joint_search.search_module import Searched, flops
 
@@ -52,7 +53,7 @@ def test_the_class_that_nni_loads():
 
 
 def test_no_module_of_nnis_process_is_shadowed():
-    """NNI puts the folder first on the path: there is nothing in it but the class."""
+    """NNI adds the folder to the path: there is nothing in it but the class."""
     folder = find_tuner("TPE").implementation(3).code_directory
     assert {file.name for file in folder.glob("*.py")} == {"__init__.py", "steady_tpe.py"}
 
@@ -98,3 +99,20 @@ def test_a_search_finds_a_tuner_from_outside(port, tmp_path):
         ("none", "keep"): ("succeeded", flops(8, 16, 16)),
         ("narrow 0.5", "8 px"): ("succeeded", flops(4, 16, 8)),
     }
+
+
+@pytest.mark.parametrize("tuner", [TPE(), Cautious()])
+def test_nni_can_load_the_classes(tuner, monkeypatch):
+    """By its own function, which its tuner process calls."""
+    factory = pytest.importorskip("nni.tools.package_utils.tuner_factory")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    implementation = tuner.implementation(3)
+    given = {
+        "codeDirectory": str(implementation.code_directory),
+        "className": implementation.class_name,
+        "classArgs": tuner.direction() | tuner.arguments(seed=0, max_trials=4, concurrency=1),
+    }
+    made = factory.create_customized_class_instance(given)
+    made.update_search_space({"x": {"_type": "choice", "_value": [1, 2]}})
+    assert made.generate_parameters(0)["x"] in (1, 2)
+    assert f"{type(made).__module__}.{type(made).__name__}" == implementation.class_name
