@@ -5,12 +5,15 @@ import os
 import socket
 
 FIRST, A_PROCESS = 20_000, 500  # below the ports that the system gives to others
-_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_next = itertools.cycle(range(FIRST + A_PROCESS * _process, FIRST + A_PROCESS * (_process + 1), 2))
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = range(FIRST + A_PROCESS * _worker, FIRST + A_PROCESS * (_worker + 1), 2)
+_next = itertools.cycle(_ports)
+for _ in range(os.getpid() % len(_ports)):  # another run of the tests at the same time begins elsewhere
+    next(_next)
 
 
 def free_port():
-    """A port that is free, as the one after it. No other process of the tests is given it."""
+    """A port that is free, as is the one after it. No other process of this run of the tests is given it."""
     while not (_is_free(number := next(_next)) and _is_free(number + 1)):
         pass
     return number
