@@ -37,14 +37,15 @@ docs: .venv/docs  # the site, into site/; a warning is an error
 
 # The two generations of NNI cannot share an environment, so each has its own: .venv-nni2 and .venv-nni3. They see the
 # packages of .venv behind their own, so that PyTorch is installed once. NNI needs Python 3.8 to 3.12. NNI_TESTS="" runs
-# the slow tests too.
+# the slow tests too. Of the recipes only the search needs NNI; the others are tested in .venv.
 NNI_TESTS ?= -m "not slow"
 
 test-nni2: .venv-nni2/test-nni2
 test-nni3: .venv-nni3/test-nni3
 test-nni2 test-nni3: test-%:
-	.venv-$*/bin/python -m pytest tests/resolution_scaling/nni tests/torchprune_spatial/nni tests/docs/test_nni_pages.py \
-		tests/recipes/autocompress_search tests/recipes/test_bad_weather.py $(NNI_TESTS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto tests/resolution_scaling/nni tests/torchprune_spatial/nni \
+		tests/docs/test_nni_pages.py tests/recipes/autocompress_search tests/recipes/test_bad_weather.py \
+		-k "not hologram_pruning and not criterion_study and not resnet_resolution and not vit_resolution" $(NNI_TESTS)
 
 .venv-nni2/% .venv-nni3/%: pyproject.toml .venv/test
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

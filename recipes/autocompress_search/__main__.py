@@ -198,7 +198,7 @@ class Searches:
 
             def show(result) -> None:
                 bar.update()
-                text = result.status if result.value is None else f"{result.metrics.get('accuracy', 'infeasible')}"
+                text = result.status if result.score is None else f"{result.metrics.get('accuracy', 'infeasible')}"
                 bar.set_postfix_str(text[:30])
 
             from .searched_network import SearchedNetwork  # needs NNI

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import torchprune_spatial.nni.algorithms  # noqa: F401  by this the trials know 'spatial_mask'
-from resolution_scaling.nni.autocompress.experiment import AbstractAutoCompressionModule
+import torchprune_spatial.nni  # noqa: F401  registers 'spatial_mask' in the trials
+from resolution_scaling.nni.autocompress import AbstractAutoCompressionModule
 
 from .task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,9 @@ pytest.importorskip("sybil")
 pytest.importorskip("nni", reason="needs NNI (extra nni3 or nni2)")
 
 from resolution_scaling.nni.algorithms import registry
-from resolution_scaling.nni.algorithms.module import NNI_3
-from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
+from resolution_scaling.nni.algorithms.generation import NNI_3
+from resolution_scaling.nni.experiment.recorded_experiment import RecordedExperiment
+from tests.ports import free_port
 
 from .pages import DOCS, ROOT, run
 
@@ -30,17 +30,14 @@ def names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(registry._algorithms, "halve", raising=False)  # which a page registers
-    run_all = TrialExperiment.run_all
+    run_all = RecordedExperiment.run_all
 
     def few(self, port=8080, on_trial=None):
         if not self._resumed:
             self.config.max_trial_number = min(TRIALS, self.config.max_trial_number)
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        return run_all(self, port, on_trial)
+        return run_all(self, free_port(), on_trial)
 
-    monkeypatch.setattr(TrialExperiment, "run_all", few)
+    monkeypatch.setattr(RecordedExperiment, "run_all", few)
     from my_module import MyModule
     from my_package.search import MyClass
 
@@ -61,11 +58,11 @@ def test_step():
 
 @pytest.mark.slow
 def test_autocompress(names):
-    subject = names["MyModule"]
-    after = run(DOCS / "nni_autocompress.md", names, lambda _, space: space.update(MyModule=subject))
+    module_class = names["MyModule"]
+    after = run(DOCS / "nni_autocompress.md", names, lambda _, space: space.update(MyModule=module_class))
     assert ended("results/mine") == ["succeeded"] * TRIALS
     assert ended("results/widths") == ["succeeded"] * 3
-    assert after["best"].value == max(result.value for result in after["results"])
+    assert after["best"].score == max(result.score for result in after["results"])
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""The algorithms that a search can name, and the user's class that it works on."""
+"""The algorithms that a search can name, and the user's class that they work on."""

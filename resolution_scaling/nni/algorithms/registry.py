@@ -1,4 +1,4 @@
-"""The algorithms that a search can name: NNI's own, ``'resolution'``, and whatever else registers here."""
+"""The algorithms that a search can name: NNI's own, ``'resolution'``, and those that users register."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import torch.nn as nn
 
 Compress = Callable[..., nn.Module]
-"""``(model, config_list, module, **parameters)`` -> the compressed network, the same object or another.
+"""``(model, config_list, module_class, **parameters)`` -> the compressed network, the same object or another.
 
-``config_list`` is NNI's (op_types, op_names, and a ratio), empty where the algorithm works on the whole network;
-``module`` is the user's AutoCompress class, which gives data, trainers and a ``dummy_input``.
+``config_list`` is NNI's (op_types, op_names, and a ratio). It is empty where the algorithm works on the whole network.
+``module_class`` is the user's AutoCompress class (`ModuleClass`): it gives data, trainers and a ``dummy_input``.
 """
 
 
@@ -21,13 +21,14 @@ class Algorithm:
     """A way to compress a network.
 
     Attributes:
-        name: what configurations call it.
-        compress: does it.
-        outline: what ``compress`` would leave, in shapes alone: takes the same arguments with the network on the meta
-            device, and no data. Limits on FLOPs and memory are then checked before the network is compressed. None
-            where that cannot be told in advance; it may also return None, where the shapes depend on scores.
-        needs_config_list: whether a configuration must say which layers, and how much of them. Otherwise it may;
-            ``compress`` raises if it has no use for that.
+        name: the name that configurations use.
+        compress: compresses a network.
+        outline: gives the network that ``compress`` would leave, in shapes alone. It takes the same arguments, with the
+            network on the meta device, and looks at no data. With it, limits on FLOPs and memory are checked before the
+            network is compressed. None if the shapes cannot be known in advance; the function may also return None,
+            where they depend on scores.
+        needs_config_list: whether a configuration must specify the layers and their ratios. If False, a configuration
+            may leave them out; ``compress`` raises if it is given a list that it has no use for.
     """
 
     name: str
@@ -40,17 +41,19 @@ _algorithms: dict[str, Algorithm] = {}
 
 
 def register_algorithm(algorithm: Algorithm, *, replace: bool = False) -> None:
-    """Let searches name an algorithm. Trials run in processes of their own, so do this in a file that they import.
+    """Let searches name an algorithm. Trials run in processes of their own: call this in a file that they import.
+
+    `unregister_algorithm` is the way back.
 
     Args:
         algorithm: the algorithm.
-        replace: take the place of another of this name.
+        replace: whether to replace an algorithm that has this name already.
 
     Raises:
-        ValueError: the name is taken, or no plain word.
+        ValueError: the name is taken, or is not an identifier.
 
     Example:
-        >>> register_algorithm(Algorithm("halve", lambda model, config_list, module: halve(model)))
+        >>> register_algorithm(Algorithm("halve", lambda model, config_list, module_class: halve(model)))
     """
     name: Any = algorithm.name
     if not isinstance(name, str) or not name.isidentifier():
@@ -60,32 +63,46 @@ def register_algorithm(algorithm: Algorithm, *, replace: bool = False) -> None:
     _algorithms[name] = algorithm
 
 
-def find_algorithm(name: str) -> Algorithm:
-    """The algorithm of this name, if what registers it was imported.
+def unregister_algorithm(name: str) -> Algorithm:
+    """Remove an algorithm from those that searches can name.
+
+    Returns:
+        The algorithm; pass it to `register_algorithm` to bring it back.
 
     Raises:
-        ValueError: there is none; the text says what to import.
+        ValueError: there is no algorithm of this name.
+    """
+    algorithm = find_algorithm(name)
+    del _algorithms[name]
+    return algorithm
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """The algorithm of this name.
+
+    Raises:
+        ValueError: no algorithm of this name is registered; the text says what to import.
     """
     if name not in _algorithms:
         known = ", ".join(map(repr, algorithm_names())) or "none"
         raise ValueError(
-            f"unknown algorithm {name!r}; known here are {known}. NNI's own and 'resolution' join by "
-            "`import resolution_scaling.nni.autocompress.experiment`, 'spatial_mask' and its rivals by "
-            "`import torchprune_spatial.nni.algorithms`, others by register_algorithm"
+            f"unknown algorithm {name!r}; known here are {known}. NNI's own are registered by "
+            "`import resolution_scaling.nni.autocompress`, 'spatial_mask' and its rivals by "
+            "`import torchprune_spatial.nni`, others by register_algorithm"
         )
     return _algorithms[name]
 
 
 def algorithm_names() -> list[str]:
-    """All the names, sorted."""
+    """The names of all registered algorithms, sorted."""
     return sorted(_algorithms)
 
 
 def home_of(name: str) -> str:
-    """The module in which an algorithm is defined and registered, for trials to import.
+    """The module whose import defines and registers an algorithm. Trials import it.
 
     Raises:
-        ValueError: there is no such algorithm, or it is defined where trials cannot import it.
+        ValueError: there is no such algorithm, or trials cannot import the module that defines it.
     """
     home = find_algorithm(name).compress.__module__
     if home == "__main__":
@@ -94,8 +111,3 @@ def home_of(name: str) -> str:
             "register_algorithm to a file in the trial code directory"
         )
     return home
-
-
-def dummy_input_of(module: Any) -> Any:
-    """The example inputs that a user's class gives; None if it gives none."""
-    return module.dummy_input() if callable(getattr(module, "dummy_input", None)) else None

@@ -1,4 +1,4 @@
-"""Resolution scaling as an algorithm of searches: registers ``'resolution'``."""
+"""Resolution scaling as an algorithm of searches, under the name ``'resolution'``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch.nn as nn
 from ...ground.calls import tensors_in
 from ...scaling import METHODS, scale_resolution
 from ...vit.registry import is_vit
-from .registry import Algorithm, dummy_input_of, register_algorithm
+from .module_class import ModuleClass, dummy_input_of
+from .registry import Algorithm
 
 SIZES = ("size", "grid", "patch_size")
 """Arguments of `resolution_scaling.scale_resolution` that a search can vary."""
@@ -18,7 +19,7 @@ SIZES = ("size", "grid", "patch_size")
 def scale(
     model: nn.Module,
     config_list: list[dict[str, Any]],
-    module: Any,
+    module_class: ModuleClass,
     *,
     size: Any = None,
     grid: Any = None,
@@ -28,10 +29,10 @@ def scale(
     """Scale the resolution of a network, see `resolution_scaling.scale_resolution`. Works on the meta device too.
 
     Args:
-        model: the network; it stays as it is.
+        model: the network; it is not changed.
         config_list: must be empty: the whole network is scaled.
-        module: the user's AutoCompress class. If it has a ``dummy_input``, a CNN is reduced in the proportion of
-            ``size`` to that input; otherwise to what `reduce_after_first_conv` supposes that it reads.
+        module_class: the user's AutoCompress class. With its ``dummy_input``, a CNN is reduced in the proportion of
+            ``size`` to that input; without one, in proportion to the input size that `reduce_after_first_conv` assumes.
         size: px; a number, or (height, width) for a CNN. NNI's ranges give floats: whole ones are accepted.
         grid: tokens a side, for a ViT.
         patch_size: px, for a ViT.
@@ -42,18 +43,21 @@ def scale(
     """
     check_parameters(config_list, size=size, grid=grid, patch_size=patch_size, method=method)
     options: dict[str, Any] = {}
-    if not is_vit(model) and method != "tokens" and (shape := input_shape(module)) is not None:
+    if not is_vit(model) and method != "tokens" and (shape := input_shape(module_class)) is not None:
         options["input_size"] = shape[-2:]
     return scale_resolution(
         model, _whole(size), grid=_whole(grid), patch_size=_whole(patch_size), method=method, **options
     )
 
 
+RESOLUTION = Algorithm("resolution", scale, outline=scale, needs_config_list=False)
+
+
 def check_parameters(config_list: Any, **parameters: Any) -> None:
-    """See whether parameters could be a resolution, as far as that can be told without the network.
+    """Check parameters of ``'resolution'`` as far as that is possible without the network.
 
     Raises:
-        TypeError, ValueError: they could not; the text names the parameter.
+        TypeError, ValueError: they cannot be used; the text names the parameter.
     """
     if config_list:
         raise ValueError(f"config_list of 'resolution' is {config_list!r}; expected []: the whole network is scaled")
@@ -73,9 +77,9 @@ def check_parameters(config_list: Any, **parameters: Any) -> None:
             raise ValueError(f"{name} of 'resolution' is {value!r}; expected a whole number of {unit} above 0")
 
 
-def input_shape(module: Any) -> tuple[int, ...] | None:
-    """Shape of the image that a user's class gives as its ``dummy_input``; None without one."""
-    images = [tensor for tensor in tensors_in(dummy_input_of(module)) if tensor.ndim == 4]
+def input_shape(module_class: ModuleClass) -> tuple[int, ...] | None:
+    """The shape of the image in the ``dummy_input`` of a user's class; None if there is none."""
+    images = [tensor for tensor in tensors_in(dummy_input_of(module_class)) if tensor.ndim == 4]
     return tuple(images[0].shape) if images else None
 
 
@@ -87,6 +91,3 @@ def _whole(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(map(int, value)) if len(value) == 2 else int(value[0])
     return None if value is None else int(value)
-
-
-register_algorithm(Algorithm("resolution", scale, outline=scale, needs_config_list=False), replace=True)

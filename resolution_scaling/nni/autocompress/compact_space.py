@@ -1,7 +1,7 @@
 """NNI's search space of AutoCompress: a choice of algorithms, each with its configuration in compact keys.
 
-``config_list::op_types::op_names::variable`` for pruners, with the quantized tensors before the types for quantizers,
-and ``parameter::name``; several types or names are joined by ``:``.
+The keys are ``config_list::op_types::op_names::variable`` for pruners, the same with the quantized tensors before the
+types for quantizers, and ``parameter::name``. Several types or names are joined by ``:``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from ..algorithms.module import NNI_3
+from ..algorithms.generation import NNI_3
 from ..algorithms.pruners import LOST, NAMES, parameters_of
 from ..algorithms.registry import algorithm_names, find_algorithm
 from ..algorithms.resolution import check_parameters
@@ -21,8 +21,8 @@ QUANTIZED = "quant_types"
 class AutoCompressionSearchSpaceGenerator:
     """Makes the search space of an AutoCompress search, in the form and with the keys of NNI 2.10.1.
 
-    Beside NNI's algorithms it takes ``'resolution'``, and every other in the registry. Names and parameters that there
-    are not raise, where NNI drops them silently; the configurations are not changed, where NNI empties them.
+    Beside NNI's algorithms it takes ``'resolution'``, and every other that is registered. Unknown names and parameters
+    raise, where NNI drops them silently. The configurations are not changed, where NNI empties them.
 
     Example:
         >>> generator = AutoCompressionSearchSpaceGenerator()
@@ -39,12 +39,12 @@ class AutoCompressionSearchSpaceGenerator:
         """Add an algorithm that trials can choose.
 
         Args:
-            algorithm_name: of NNI, ``'resolution'``, or what else is registered.
-            config_list: NNI's: which layers, and how much of them; values may be ``{"_type": ..., "_value": ...}``.
-            algo_kwargs: parameters of the algorithm, of the same form.
+            algorithm_name: one of NNI's, ``'resolution'``, or another that is registered.
+            config_list: in NNI's form: the layers, and their ratios; values may be ``{"_type": ..., "_value": ...}``.
+            algo_kwargs: parameters of the algorithm, in the same form.
 
         Raises:
-            ValueError, TypeError: there is no such algorithm or parameter, or it cannot be configured so.
+            ValueError, TypeError: there is no such algorithm or parameter, or it does not accept this configuration.
         """
         _check(algorithm_name, config_list, algo_kwargs)
         choice: dict[str, Any] = {"_name": algorithm_name}
@@ -70,18 +70,18 @@ class AutoCompressionSearchSpaceGenerator:
         """From a search space that `dumps` gave.
 
         Raises:
-            ValueError, TypeError: it is none, or names what there is not.
+            ValueError, TypeError: it is not of that form, or names unknown algorithms or parameters.
         """
         generator = cls()
-        generator.algorithm_choice_list = check_space(search_space)
+        generator.algorithm_choice_list = checked_choices(search_space)
         return generator
 
 
-def check_space(search_space: Any) -> list[dict[str, Any]]:
-    """The choices of a search space, if trials can do what they say.
+def checked_choices(search_space: Any) -> list[dict[str, Any]]:
+    """The choices of a search space, after a check of each.
 
     Raises:
-        ValueError, TypeError: as `AutoCompressionSearchSpaceGenerator.add_config`.
+        ValueError, TypeError: see `AutoCompressionSearchSpaceGenerator.add_config`.
     """
     try:
         choices = search_space["algorithm_name"]["_value"]
@@ -97,7 +97,7 @@ def check_space(search_space: Any) -> list[dict[str, Any]]:
 
 
 def decode(choice: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The ``config_list`` and the parameters of what a tuner chose, or of one choice of a space."""
+    """The ``config_list`` and the parameters in a tuner's choice, or in one choice of a space."""
     configs: dict[tuple[str, ...], dict[str, Any]] = {}
     parameters = {}
     for key, value in choice.items():
@@ -151,7 +151,7 @@ def _check(name: Any, config_list: Any, parameters: Mapping[str, Any]) -> None:
 
 
 def _check_resolution(config_list: Any, parameters: Mapping[str, Any]) -> None:
-    """Each value by itself: together they are tried on the network before the experiment starts."""
+    """Check each value by itself. Before the experiment starts, the network is tried with all of them together."""
     known = {name: values_of(space) for name, space in parameters.items()}
     first = {name: 1.0 if values is None else values[0] for name, values in known.items() if values != []}
     check_parameters(config_list, **first)
@@ -162,9 +162,9 @@ def _check_resolution(config_list: Any, parameters: Mapping[str, Any]) -> None:
 
 
 def _choice(value: Any) -> dict[str, Any]:
-    """A variable of a search space from what a user wrote: as it is, or one value to choose from.
+    """A variable of a search space: as the user wrote it, or a choice of the one value that the user wrote.
 
-    A dict of variables, as the bits of several tensors, becomes a choice of dicts: NNI's tuners take no other.
+    A dict of variables, as the bits of several tensors, becomes a choice of dicts, which NNI's tuners accept.
     """
     if not isinstance(value, Mapping):
         return {"_type": "choice", "_value": [value]}

@@ -11,7 +11,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def terminated_as_exit() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, so that clean-up is done."""
+    """Let SIGTERM raise SystemExit, so that ``finally`` blocks run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,7 +28,7 @@ def terminated_as_exit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait."""
+    """Delay Ctrl-C and SIGTERM to the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""NNI's manager as a process: whose it is, which port it holds, and how to be rid of it and of all that it started."""
+"""NNI's manager as a process: its experiment, its port, and how to stop it with all that it started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_TIMEOUT_S = 30.0
 
 
 def experiment_on(port: int) -> str | None:
-    """The id of the NNI experiment whose manager answers on a port of this machine; None if there is none."""
+    """The id of the NNI experiment whose manager answers on a port of this machine; None if none does."""
     try:
         answer = requests.get(f"http://localhost:{port}/api/v1/nni/experiment", timeout=3)
         return answer.json().get("id") if answer.ok else None
@@ -29,15 +29,15 @@ def experiment_on(port: int) -> str | None:
 
 
 def check_port(port: int, *, and_next: bool = False) -> None:
-    """See that NNI can have a port.
+    """Check that a port is free for NNI.
 
     Args:
         port: for the manager and its web portal.
-        and_next: the port after it is needed too, as all platforms but ``local`` do.
+        and_next: whether the port after it is needed too, as on all platforms but ``local``.
 
     Raises:
         ValueError: it is not the number of a port.
-        RuntimeError: it is in use, by whom, and what to do.
+        RuntimeError: it is in use; the text says by what, and what to do.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536 - and_next:
         raise ValueError(f"port is {port!r}; expected a whole number from 1 to 65535")
@@ -55,7 +55,7 @@ def check_port(port: int, *, and_next: bool = False) -> None:
 
 
 def processes_of(experiment: str) -> list[psutil.Process]:
-    """The manager of an experiment, its tuner and its trials on this machine, also those whose parent is gone."""
+    """The manager of an experiment, its tuner and its trials on this machine, also those whose parent has ended."""
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -70,9 +70,9 @@ def _is_manager(process: psutil.Process, experiment: str) -> bool:
 
 
 def stop_manager(experiment: str, port: int | None) -> None:
-    """Let a manager stop its experiment, then see that neither it nor its tuner or trials are left.
+    """Let a manager stop its experiment, then kill what is left of it, its tuner and its trials.
 
-    It is asked first, so that it writes its state and the experiment can be resumed.
+    The manager is asked first, so that it writes its state and the experiment can be resumed.
     """
     left = processes_of(experiment)
     if port is not None and experiment_on(port) == experiment:
@@ -86,7 +86,7 @@ def stop_manager(experiment: str, port: int | None) -> None:
 
 
 def is_running(identity: Any) -> bool:
-    """Whether the process with this `identity_of` is still there, and no other that was given its number since."""
+    """Whether the process with this `identity_of` still runs; False for a later process with the same number."""
     if not isinstance(identity, list) or len(identity) != 2:
         return False
     with contextlib.suppress(psutil.Error):
@@ -96,12 +96,12 @@ def is_running(identity: Any) -> bool:
 
 
 def identity_of(pid: int) -> list[float]:
-    """What tells a process from a later one with the same number, as JSON can hold it."""
+    """Number and start time of a process, by which it differs from a later one with the same number."""
     return [pid, psutil.Process(pid).create_time()]
 
 
 def has_tuner(manager_pid: int) -> bool:
-    """Whether the tuner of a manager is alive. NNI 3.0 goes on without it, and would wait for ever."""
+    """Whether the tuner of a manager is alive. Without it NNI 3.0 would wait for ever."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(manager_pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -111,7 +111,7 @@ def has_tuner(manager_pid: int) -> bool:
 
 
 def wait_until_idle(port: int, timeout_s: float = 10.0) -> None:
-    """Wait until a port of a manager that stopped is free again."""
+    """Wait until the port of a manager that stopped is free again."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         with socket.socket() as probe:
@@ -122,7 +122,10 @@ def wait_until_idle(port: int, timeout_s: float = 10.0) -> None:
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Let NNI wait a minute for its manager, which it gives up after three seconds, too early on a busy machine."""
+    """Let NNI wait a minute for its manager, in place of three seconds, which are too few on a busy machine.
+
+    NNI has no setting for this: one of its functions is replaced, and put back at the end.
+    """
     impatient = launcher._check_rest_server
 
     def check(port: int, retry: int = 0, url_prefix: str | None = None) -> None:

@@ -1,4 +1,8 @@
-"""The record of a search: one line of JSON for every trial that ended, as the trial itself told it."""
+"""How results of trials are stored: files of JSON lines that survive a kill.
+
+``trials.jsonl`` has a line for each trial that ended, ``points.jsonl`` one for each point of the search space that was
+measured. NNI is not needed to read or write them.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+TRIALS_FILE = "trials.jsonl"
+POINTS_FILE = "points.jsonl"
+
 
 @dataclass(frozen=True)
 class TrialResult:
     """How a trial ended.
 
     Attributes:
-        trial: NNI's id of it.
+        trial: its id, given by NNI.
         status: ``"succeeded"``, or ``"failed"`` for one that raised, gave NaN or infinity, or was killed.
         parameters: what the tuner asked for; None if the trial reported nothing, as when it was killed.
-        value: the ``"default"`` of the metrics; None unless it succeeded.
-        metrics: all that it reported; ``"error"`` of a failed one says why.
-        seconds: from the start of its process to the end; None where NNI does not tell.
+        score: the number that the search maximises; None unless the trial succeeded.
+        metrics: all that it reported, with the score under NNI's key ``"default"``. For a failed trial, ``"error"`` is
+            the reason.
+        seconds: from the start of its process to the end; None if NNI does not report it.
     """
 
     trial: str
     status: str
     parameters: dict[str, Any] | None
-    value: float | None
+    score: float | None
     metrics: dict[str, Any]
     seconds: float | None = None
 
     @classmethod
     def of_metric(cls, trial: str, metric: Any, seconds: float | None) -> TrialResult:
-        """From the final metric of a trial (`experiment.trial`); None for a trial that reported nothing."""
+        """From the final metric that a trial reported (`experiment.trial`); None if it reported nothing."""
         if not isinstance(metric, dict):
             return cls(trial, "failed", None, None, {"error": "the trial ended before it reported anything"}, seconds)
         metrics = dict(metric)
@@ -53,15 +61,18 @@ class TrialResult:
     def _made(
         cls, trial: str, status: str, parameters: dict[str, Any] | None, metrics: dict[str, Any], seconds: float | None
     ) -> TrialResult:
-        value = metrics.get("default") if status == "succeeded" else None
-        return cls(trial, status, parameters, value, metrics, seconds)
+        score = metrics.get("default") if status == "succeeded" else None
+        return cls(trial, status, parameters, score, metrics, seconds)
 
 
 class TrialRecord:
-    """The file of the trials that ended. It is only ever appended to, a line at a time, so a kill loses none."""
+    """The file of the trials that ended. Lines are only appended, one at a time, so a kill loses none.
+
+    Args:
+        path: the file; it need not exist.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Args: path: the file; it need not exist yet."""
         self.path = path
         self.results: list[TrialResult] = []
         if path.exists():
@@ -80,7 +91,7 @@ class TrialRecord:
         self.results.append(result)
 
     def _read(self) -> None:
-        """The lines of an earlier run. What a kill left of a last line is cut off."""
+        """Read the lines of an earlier run. A last line that a kill cut off is removed."""
         whole = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
@@ -88,3 +99,32 @@ class TrialRecord:
             self.results.append(TrialResult.of_line(json.loads(line)))
             whole += len(line)
         os.truncate(self.path, whole)
+
+
+class PointRecord:
+    """The file of the points that were measured. Trials of several processes and searches read and append to it.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def find(self, point: str) -> dict[str, Any] | None:
+        """The metrics of an earlier trial of the same point, or None. Lines that a kill cut off are skipped."""
+        if not self.path.exists():
+            return None
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                known, metrics = json.loads(line)
+            except ValueError:
+                continue
+            if known == point:
+                return metrics
+        return None
+
+    def append(self, point: str, metrics: dict[str, Any]) -> None:
+        """Write a point in one short write, on a new line also after one that a kill cut off."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps([point, metrics])}\n")

@@ -1,4 +1,4 @@
-"""What NNI keeps of an experiment that stopped, and what has to be changed in it before it is resumed."""
+"""NNI's own record of a stopped experiment, and what has to be changed in it before the experiment is resumed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from ..algorithms.module import NNI_3
+from ..algorithms.generation import NNI_3
 
 
 def change(working_directory: str | Path, experiment: str, max_trials: int) -> None:
-    """Drop the tuner's seed, with which it would begin with the same points again, and set the number of trials.
+    """Remove the tuner's seed, with which it would begin with the same points again, and set the number of trials.
 
-    NNI resumes with the configuration of its own database, and has no way to give it another. NNI 2.10.1 runs the
-    trials that were interrupted again, but counts them twice: it is allowed so many more.
+    NNI resumes with the configuration in its own database, and has no way to give it another. NNI 2.10.1 runs the
+    trials that were interrupted again, but counts them twice: their number is added to ``max_trials``.
 
     Args:
         working_directory: NNI's ``experiment_working_directory``.
         experiment: its id. It must not be running.
-        max_trials: how many trials in all.
+        max_trials: the number of trials in all.
 
     Raises:
         FileNotFoundError: there is no such experiment, or NNI kept nothing of it.
@@ -45,6 +45,6 @@ def change(working_directory: str | Path, experiment: str, max_trials: int) -> N
 
 
 def _interrupted(database: sqlite3.Connection) -> int:
-    """How many trials NNI runs again."""
+    """The number of trials that NNI runs again."""
     query = "SELECT trialJobId, event FROM TrialJobEvent WHERE event != 'ADD_HYPERPARAMETER' ORDER BY rowid"
     return sum(event in ("WAITING", "RUNNING") for event in dict(database.execute(query)).values())

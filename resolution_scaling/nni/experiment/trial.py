@@ -1,11 +1,10 @@
 """What NNI runs for every trial: take the parameters, call a function with them, report one final metric.
 
-    python -m resolution_scaling.nni.experiment.trial --run package.module:function --subject package.module:Class
+    python -m resolution_scaling.nni.experiment.trial --run package.module:function --module-class package.module:Class
         [--options JSON]
 
-`resolution_scaling.nni.experiment.trial_experiment` writes this command. The function is called as
-``function(Class, parameters, **options)`` and gives a number, or a dict of metrics with a finite number under
-``"default"``.
+`TrialCall` writes this command. The function is called as ``function(Class, parameters, **options)`` and returns a
+number, or a dict of metrics with a finite number under ``"default"``.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PENALTY = -1e9
-"""Reported for a trial that failed, when larger is better. Tuners learn to stay away from a finite number, not from
-infinity, of which TPE was seen to choose the same point again and again."""
+"""What a failed trial reports, when larger is better. Tuners learn to avoid a finite number. With infinity TPE was seen
+to choose the same point again and again."""
 
 LONGEST_ERROR = 2000
-"""Characters of an error message that are reported; the whole of it stands in the trial's log."""
+"""The number of characters of an error message that are reported; the trial's log has all of it."""
 
 
 def load_object(path: str) -> Any:
@@ -49,15 +48,17 @@ def load_object(path: str) -> Any:
 
 
 def dump_options(options: Mapping[str, Any]) -> str:
-    """Options as JSON in which no character means anything to a shell: NNI's training services quote differently.
+    """Options as percent-encoded JSON, which shells leave as it is: NNI's training services quote differently.
 
     Raises:
-        TypeError: an option is not made of numbers, strings, lists and dicts.
+        TypeError: JSON cannot hold an option.
     """
     try:
         text = json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"options are {options!r}; expected what JSON can hold: {error}") from None
+        raise TypeError(
+            f"options are {options!r}; expected numbers, strings, lists and dicts, as JSON has them: {error}"
+        ) from None
     return urllib.parse.quote(text, safe="")
 
 
@@ -74,11 +75,10 @@ def load_options(text: str) -> dict[str, Any]:
 
 
 def final_metrics(result: Any) -> dict[str, Any]:
-    """What a trial's function returned, as metrics that NNI can store.
+    """The result of a trial's function as metrics that NNI can store.
 
     Args:
-        result: a number, or a dict with a number under ``"default"``; scalar tensors and NumPy numbers count as
-            numbers.
+        result: a number, or a dict with a number under ``"default"``. Scalar tensors and NumPy numbers are numbers too.
 
     Raises:
         TypeError: it is something else.
@@ -86,7 +86,7 @@ def final_metrics(result: Any) -> dict[str, Any]:
     """
     metrics = dict(result) if isinstance(result, Mapping) else {"default": result}
     if "default" not in metrics:
-        raise TypeError(f"a trial gave {_shortened(result)} without 'default', the value that the tuner looks at")
+        raise TypeError(f"a trial gave {_shortened(result)} without 'default', the number that the tuner uses")
     default = _plain(metrics["default"])
     if isinstance(default, bool) or not isinstance(default, (int, float)):
         given = metrics["default"]
@@ -96,25 +96,25 @@ def final_metrics(result: Any) -> dict[str, Any]:
     return {str(name): _storable(_plain(value)) for name, value in metrics.items()} | {"default": float(default)}
 
 
-def run_trial(
-    run: str, subject: str, parameters: Mapping[str, Any], options: Mapping[str, Any], penalty: float = PENALTY
+def metric_of_trial(
+    run: str, module_class: str, parameters: Mapping[str, Any], options: Mapping[str, Any], penalty: float = PENALTY
 ) -> tuple[dict[str, Any], bool]:
-    """Call the function of a trial, whatever may happen in it.
+    """Call the function of a trial, and make a metric of its result or of its exception.
 
     Args:
         run: the function, as ``package.module:function``.
-        subject: the class that it works on, as ``package.module:Class``.
-        parameters: the trial's, as the tuner gave them.
+        module_class: the class that it works on, as ``package.module:Class``.
+        parameters: the trial's parameters, as the tuner chose them.
         options: further arguments of the function.
-        penalty: the value of a trial that fails.
+        penalty: the value to report for a trial that fails.
 
     Returns:
-        The metric to report, the parameters in it as JSON text under ``"parameters"``; and whether all went well. If it
-        did not, the metric has the ``penalty``, and the exception under ``"error"``.
+        The metric to report, with the parameters as JSON text under ``"parameters"``; and whether the trial succeeded.
+        If it failed, the metric has the ``penalty``, and the exception under ``"error"``.
     """
     record = {"parameters": json.dumps(parameters, default=str)}
     try:
-        metrics = final_metrics(load_object(run)(load_object(subject), parameters, **options))
+        metrics = final_metrics(load_object(run)(load_object(module_class), parameters, **options))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
@@ -130,23 +130,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--run", required=True, metavar="MODULE:FUNCTION", help="called as f(Class, parameters, **options)"
     )
-    parser.add_argument("--subject", required=True, metavar="MODULE:CLASS", help="what the function works on")
+    parser.add_argument(
+        "--module-class", required=True, metavar="MODULE:CLASS", help="the class that the function works on"
+    )
     parser.add_argument(
         "--options", default="{}", metavar="JSON", help="further arguments, plain or percent-encoded JSON"
     )
     parser.add_argument("--penalty", type=float, default=PENALTY, help="value of a failed trial (default: %(default)s)")
     parser.add_argument("--failed-status", type=int, default=1, help="exit status of a failed trial")
-    parser.add_argument("--check", action="store_true", help="only import what is named, outside of an experiment")
+    parser.add_argument(
+        "--check", action="store_true", help="only import the function and the class, outside of an experiment"
+    )
     given = parser.parse_args(arguments)
     if given.check:
-        load_object(given.run), load_object(given.subject)
+        load_object(given.run), load_object(given.module_class)
         return 0
-    # A trial that dies before it took its parameters leaves them to the next trial on NNI 3.0: take them before the
-    # user's code has a chance to fail.
+    # On NNI 3.0 the parameters of a trial that dies before it took them are given to the next trial: take them before
+    # the user's code can fail.
     import nni
 
     parameters = nni.get_next_parameter()
-    metric, succeeded = run_trial(given.run, given.subject, parameters, load_options(given.options), given.penalty)
+    options = load_options(given.options)
+    metric, succeeded = metric_of_trial(given.run, given.module_class, parameters, options, given.penalty)
     nni.report_final_result(metric)
     return 0 if succeeded else given.failed_status
 
@@ -163,7 +168,7 @@ def _plain(value: Any) -> Any:
 
 
 def _storable(value: Any) -> Any:
-    """What JSON can hold as NNI's manager reads it: no NaN, nothing that only Python knows."""
+    """A value that NNI's manager can read as JSON; text for any other, such as NaN."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):

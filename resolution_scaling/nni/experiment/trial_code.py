@@ -1,4 +1,4 @@
-"""How a trial, a process of its own, finds the user's class: under which name, from which directory."""
+"""How the process of a trial finds the user's class: its name, and the directory from which it is imported."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ from pathlib import Path
 from typing import Any
 
 
-def code_directory_of(subject: Any) -> Path:
+def code_directory_of(module_class: Any) -> Path:
     """The directory from which a class can be imported under the name of its module."""
-    file, module_name = _file_of(subject), subject.__module__
+    file, module_name = _file_of(module_class), module_class.__module__
     levels = module_name.count(".") + (file.name == "__init__.py")
     return file.parents[levels]
 
 
-def import_path(subject: Any, code_directory: Path) -> str:
-    """The ``package.module:Class`` by which a trial that starts in a directory can import a class.
+def import_path(module_class: Any, code_directory: Path) -> str:
+    """The name ``package.module:Class`` under which a trial can import a class.
 
     Args:
-        subject: a class, or a function, of a file in the directory or of an installed package.
+        module_class: a class, or a function, of a file in the directory or of an installed package.
         code_directory: the trial code directory of NNI's configuration.
 
     Raises:
         TypeError: it is no class or function.
-        ValueError: trials could not import it: it stands in the script that is run, inside a function, or elsewhere.
+        ValueError: trials could not import it: it is defined in the script that is run, in a function, or elsewhere.
     """
-    name = getattr(subject, "__name__", repr(subject))
-    if not inspect.isclass(subject) and not inspect.isfunction(subject):
-        raise TypeError(f"{subject!r} is no class: pass the class itself, trials make their own instances")
-    qualified = subject.__qualname__
+    name = getattr(module_class, "__name__", repr(module_class))
+    if not inspect.isclass(module_class) and not inspect.isfunction(module_class):
+        raise TypeError(f"{module_class!r} is no class: pass the class itself, which trials import by its name")
+    qualified = module_class.__qualname__
     if "<locals>" in qualified or "<lambda>" in qualified:
         raise ValueError(
             f"{qualified} is defined inside a function, where trials cannot find it: move it to the module"
         )
-    if subject.__module__ == "__main__":
+    if module_class.__module__ == "__main__":
         raise ValueError(
             f"{name} is defined in the script that is run, which trials cannot import: move it to a file of its own "
             "in the trial code directory, and import it from there"
         )
-    file = _file_of(subject)
+    file = _file_of(module_class)
     directory = code_directory.resolve()
     if file.is_relative_to(directory) and not _is_installed(file):
         relative = file.relative_to(directory).with_suffix("")
         parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
         if not all(part.isidentifier() for part in parts):
-            raise ValueError(f"{file} of {name} cannot be imported: its path below {directory} is no module's name")
+            raise ValueError(
+                f"{file} of {name} cannot be imported: its path below {directory} is not the name of a module"
+            )
         module_name = ".".join(parts)
-    elif _is_installed(file) or _is_of_this_library(subject):
-        module_name = subject.__module__
+    elif _is_installed(file) or _is_of_this_library(module_class):
+        module_name = module_class.__module__
     else:
         raise ValueError(
             f"{name} is defined in {file}, which is not in the trial code directory {directory}: move it there, or set "
@@ -59,15 +61,15 @@ def import_path(subject: Any, code_directory: Path) -> str:
 
 
 def check_imports(command: list[str], code_directory: Path, timeout_s: float = 300.0) -> None:
-    """Let a process import what trials will import, before the experiment starts.
+    """Import what trials will import in a process of its own, before the experiment starts.
 
     Args:
-        command: of a trial, as a list.
-        code_directory: where it is run.
-        timeout_s: how long the imports may take.
+        command: the command of a trial, as a list.
+        code_directory: the directory in which it is run.
+        timeout_s: how long the imports may take, seconds.
 
     Raises:
-        ImportError: it could not; the message has the end of the traceback.
+        ImportError: an import failed; the message has the end of the traceback.
     """
     done = subprocess.run(
         [*command, "--check"], cwd=code_directory, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -76,11 +78,11 @@ def check_imports(command: list[str], code_directory: Path, timeout_s: float = 3
         raise ImportError(f"trials could not import their code from {code_directory}:\n{done.stderr.strip()[-2000:]}")
 
 
-def _file_of(subject: Any) -> Path:
+def _file_of(module_class: Any) -> Path:
     try:
-        return Path(inspect.getfile(subject)).resolve()
+        return Path(inspect.getfile(module_class)).resolve()
     except (TypeError, OSError):
-        name = getattr(subject, "__name__", repr(subject))
+        name = getattr(module_class, "__name__", repr(module_class))
         raise ValueError(f"{name} is not defined in a file: trials import it from one") from None
 
 
@@ -88,6 +90,6 @@ def _is_installed(file: Path) -> bool:
     return any(file.is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib"))
 
 
-def _is_of_this_library(subject: Any) -> bool:
-    """Also where it is installed as a link to a checkout."""
-    return subject.__module__.partition(".")[0] in ("resolution_scaling", "torchprune_spatial")
+def _is_of_this_library(module_class: Any) -> bool:
+    """True also where the library is installed as a link to a checkout."""
+    return module_class.__module__.partition(".")[0] in ("resolution_scaling", "torchprune_spatial")

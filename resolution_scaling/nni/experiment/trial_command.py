@@ -1,10 +1,45 @@
-"""The command of a trial in NNI's configuration, which each training service wants in another place."""
+"""The command of a trial, and its place in NNI's configuration, which differs between training services."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ..algorithms.module_class import ModuleClass
+from .trial import PENALTY, dump_options
+from .trial_code import import_path
+
+
+@dataclass(frozen=True)
+class TrialCall:
+    """What a trial calls: ``run(module_class, parameters, **options)``.
+
+    Attributes:
+        run: the function, as ``"package.module:function"``.
+        module_class: the class that the function works on.
+        options: further arguments of the function, of types that JSON can hold.
+    """
+
+    run: str
+    module_class: ModuleClass
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self, code_directory: Path, *, minimize: bool, failed_status: int) -> list[str]:
+        """The arguments of Python for such a trial.
+
+        Args:
+            code_directory: where it starts.
+            minimize: whether the tuner minimises: the penalty of a failed trial is then large.
+            failed_status: the exit status of a failed trial.
+        """
+        module_class = import_path(self.module_class, code_directory)
+        arguments = ["-m", "resolution_scaling.nni.experiment.trial", "--run", self.run, "--module-class", module_class]
+        arguments += ["--options", dump_options(self.options), f"--penalty={-PENALTY if minimize else PENALTY}"]
+        return arguments if failed_status == 1 else [*arguments, f"--failed-status={failed_status}"]
 
 
 def is_local(config: Any) -> bool:
@@ -15,11 +50,11 @@ def is_local(config: Any) -> bool:
 def fill_commands(config: Any, arguments: list[str]) -> None:
     """Set the command of trials wherever a configuration has it.
 
-    A command that is there already and has ``{trial}`` in it is kept around that of the trial.
+    A command that is there already and contains ``{trial}`` is kept; the trial's command replaces ``{trial}``.
 
     Args:
         config: NNI's ``ExperimentConfig``.
-        arguments: of Python.
+        arguments: the arguments of Python.
     """
     python = sys.executable if is_local(config) else _python_of(config.training_service)
     command = " ".join(map(shlex.quote, [python, *arguments]))
@@ -29,8 +64,9 @@ def fill_commands(config: Any, arguments: list[str]) -> None:
 
 
 def _python_of(training_service: Any) -> str:
-    """Python on other machines: that of ``python_path`` where it is the same on all. To NNI it is only a part of PATH,
-    which the ``.bashrc`` of a machine may change again.
+    """Python on other machines: that of ``python_path`` where it is the same on all.
+
+    NNI only adds ``python_path`` to PATH, which the ``.bashrc`` of a machine may change again.
     """
     machines = getattr(training_service, "machine_list", None) or []
     paths = {str(machine.python_path) for machine in machines if machine.python_path}
@@ -39,11 +75,11 @@ def _python_of(training_service: Any) -> str:
 
 
 def _roles(training_service: Any) -> list[Any]:
-    """What has a command of its own in the configuration of Kubernetes."""
+    """The parts of a Kubernetes configuration that have a command of their own."""
     roles = [getattr(training_service, name, None) for name in ("worker", "ps", "master")]
     return [role for role in (*roles, *(getattr(training_service, "task_roles", None) or [])) if role is not None]
 
 
 def _filled(command: Any, trial: str) -> str:
-    """The command of a trial, in what a configuration has around it: ``"source env.sh && {trial}"``."""
+    """The command of a trial inside of the configuration's: ``"source env.sh && {trial}"``."""
     return command.replace("{trial}", trial) if isinstance(command, str) and "{trial}" in command else trial

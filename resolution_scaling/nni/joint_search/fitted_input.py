@@ -1,4 +1,4 @@
-"""A vision transformer that was scaled reads smaller images: resize those that it is given."""
+"""A scaled vision transformer reads smaller images: resize the images that it is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...vit.registry import is_vit, token_sizes
 
 
 class ResizedImages:
-    """A forward pre-hook that brings images ``[batch, channels, height, width]`` to the size that a network takes.
+    """A forward pre-hook that resizes images ``[batch, channels, height, width]`` to the size that a network reads.
 
     Attributes:
         size: height and width, px.
@@ -24,7 +24,7 @@ class ResizedImages:
         self.size = size
 
     def __call__(self, model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What the network reads in place of ``inputs``."""
+        """The inputs that the network reads in place of ``inputs``."""
         return tuple(self._resized(value) for value in inputs)
 
     def _resized(self, value: Any) -> Any:
@@ -34,14 +34,14 @@ class ResizedImages:
 
 
 def fit_images(model: nn.Module, sizes: Mapping[str, int]) -> nn.Module:
-    """Let a ViT that was scaled go on taking the images that its trainer and evaluator give, in place.
+    """Let a scaled ViT accept the images that its trainer and evaluator give. The network is changed in place.
 
-    They are resized, bilinear with antialiasing, before the network reads them; a CNN, which FCR reduces inside, reads
-    full images anyway. A hook does it: names of parameters, and what `undo_scaling` finds, stay.
+    A forward pre-hook resizes them (bilinear, antialiased) before the network reads them. Names of parameters, and what
+    `undo_scaling` restores, stay the same. A CNN reads full images anyway: FCR reduces it inside.
 
     Args:
         model: the network.
-        sizes: what `scale_resolution` was given; tells the size of the image where the network takes any.
+        sizes: the arguments of `scale_resolution`. They give the size of the image if the network accepts any size.
     """
     if is_vit(model):
         tokens = token_sizes(model)

@@ -1,4 +1,4 @@
-"""What a network costs, and by how much that breaks the limits of a search, before any weight is touched."""
+"""What a network costs, and by how much that exceeds the limits of a search."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import torch.nn as nn
 
 from ...cost.profiling import profile
 from ...ground.meta import meta_copy
+from ..algorithms.module_class import ModuleClass, dummy_input_of
 from ..algorithms.registry import find_algorithm
 from .fitted_input import fit_images
 from .search_space import Trial
 
 COSTS = ("flops", "memory_bytes", "peak_bytes", "parameters")
-"""What a limit can be put on: FLOPs, weights and largest operator, peak of the activations (see `profile`), weights."""
+"""The costs that can be limited: FLOPs, bytes of the weights and the largest operator, peak bytes of the activations
+(see `profile`), number of weights."""
 
 METRICS = {cost: "parameter_count" if cost == "parameters" else cost for cost in COSTS}
-"""Costs as trials report them: ``"parameters"`` are, in NNI's metrics, those that the tuner chose."""
+"""The names under which trials report costs. In NNI's metrics ``"parameters"`` are those that the tuner chose."""
 
 
 def count_costs(model: nn.Module, inputs: Any) -> dict[str, int]:
-    """What one forward pass costs, and the number of parameters, from shapes alone; by name of `COSTS`.
+    """What one forward pass costs, and the number of parameters, by name of `COSTS`. Only shapes are looked at.
 
     Args:
         model: the network, on any device.
-        inputs: example inputs: costs are of this batch.
+        inputs: example inputs: the costs are those of this batch.
     """
     report = profile(model, inputs)
     return {
@@ -38,18 +40,18 @@ def count_costs(model: nn.Module, inputs: Any) -> dict[str, int]:
 
 
 def outline_costs(
-    model: nn.Module, trial: Trial, module: type[Any], config_list: list[dict[str, Any]]
+    model: nn.Module, trial: Trial, module_class: ModuleClass, config_list: list[dict[str, Any]]
 ) -> dict[str, int] | None:
-    """What a network would cost after a trial's pruning and scaling, told without doing either.
+    """What a network would cost after a trial's pruning and scaling, from shapes alone.
 
     Args:
-        model: the network, which stays as it is.
+        model: the network; it is not changed.
         trial: what would be done to it.
-        module: the user's AutoCompress class.
-        config_list: which layers are pruned, and how much of them.
+        module_class: the user's AutoCompress class.
+        config_list: the layers to prune, with their ratios.
 
     Returns:
-        As `count_costs`; None where the criterion cannot tell before it has pruned, as NNI's own pruners.
+        See `count_costs`; None for criteria whose result is known only after pruning, as NNI's own.
 
     Raises:
         TypeError, ValueError: the network cannot be pruned or scaled so.
@@ -59,25 +61,25 @@ def outline_costs(
         criterion = find_algorithm(trial.criterion)
         if criterion.outline is None:
             return None
-        draft = criterion.outline(draft, config_list, module, **trial.options)
+        draft = criterion.outline(draft, config_list, module_class, **trial.options)
         if draft is None:
             return None
     if trial.sizes:
         outline: Any = find_algorithm("resolution").outline
-        draft = fit_images(outline(draft, [], module, **trial.sizes), trial.sizes)
-    return count_costs(draft, module.dummy_input())
+        draft = fit_images(outline(draft, [], module_class, **trial.sizes), trial.sizes)
+    return count_costs(draft, dummy_input_of(module_class))
 
 
 def violation(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
-    """By what share the limits are exceeded, added up; 0 where all hold."""
+    """The shares by which costs exceed their limits, added up; 0 if all limits hold."""
     return math.fsum(max(0.0, costs[name] / limit - 1) for name, limit in limits.items())
 
 
 def check_limits(limits: Mapping[str, float] | None) -> dict[str, float]:
-    """The limits of a search, if they are usable.
+    """The limits of a search, after a check.
 
     Raises:
-        ValueError: one is on something else than `COSTS`, or is no number above 0.
+        ValueError: a key is not in `COSTS`, or a limit is not a number above 0.
     """
     for name, limit in (limits or {}).items():
         if name not in COSTS:

@@ -1,4 +1,4 @@
-"""What searches found, side by side: every trial as CSV, the Pareto fronts as a figure, and Markdown."""
+"""The results of several searches side by side: a CSV table of all trials, a figure of the Pareto fronts, Markdown."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 UNITS = {"flops": ("MFLOPs", 1e6), "memory_bytes": ("memory (weights + largest operator), MB", 1e6)}
-"""The costs that fronts are drawn for: their labels and units."""
+"""The costs for which fronts are drawn, with their labels and units."""
 
 SHORT = {"flops": "FLOPs", "memory_bytes": "memory"}
-"""The same in a word."""
+"""Short names of these costs."""
 
 NEAR = 0.01
-"""A network is nearly as good as the unchanged one if its score is at most this share below."""
+"""A network is nearly as good as the unchanged one if its accuracy is lower by at most this share."""
 
 
 def row_of(result: TrialResult) -> Row:
-    """One trial as a line of the table."""
+    """One trial as a row: ``"accuracy"`` is the evaluator's number, ``"score"`` the one that the search maximises."""
     metrics = result.metrics
     trial = Trial.of(result.parameters) if result.parameters else None
     row = {
@@ -40,7 +40,7 @@ def row_of(result: TrialResult) -> Row:
         "resolution": trial.resolution_text if trial else None,
         "feasible": metrics.get("feasible"),
         "accuracy": metrics.get("accuracy"),
-        "default": result.value,
+        "score": result.score,
         **{cost: metrics.get(METRICS[cost]) for cost in COSTS},
         "seconds": metrics.get("seconds"),
         "repeated": metrics.get("repeated"),
@@ -49,7 +49,7 @@ def row_of(result: TrialResult) -> Row:
 
 
 def apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """A joint search, and those of its trials that only prune or only scale."""
+    """The trials of a joint search: all of them, those that only prune, and those that only scale."""
     return {
         "joint": list(rows),
         "pruning alone": [row for row in rows if row["resolution"] == KEEP],
@@ -60,12 +60,12 @@ def apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
 class SearchReport:
     """Searches of one network under the same limits, compared by their Pareto fronts.
 
-    The hypervolume is the area between a front and a reference: the cost of the unchanged network, and the lowest score
-    on any of the fronts. Costs are in shares of the unchanged network's.
+    The hypervolume is the area between a front and a reference point: the cost of the unchanged network, and the lowest
+    accuracy on any of the fronts. Costs are shares of the unchanged network's.
 
     Attributes:
-        searches: `row_of` of every trial, by the name of the search.
-        unchanged: costs and ``"score"`` of the network before the search.
+        searches: the rows of all trials (`row_of`), by the name of the search.
+        unchanged: costs and ``"score"`` of the network before the search. Its score is its accuracy.
     """
 
     def __init__(self, searches: Mapping[str, Sequence[Row]], unchanged: Mapping[str, float]):
@@ -73,28 +73,28 @@ class SearchReport:
         self.unchanged = dict(unchanged)
 
     def networks(self, name: str) -> list[Row]:
-        """The networks that a search trained, those that it tried several times once."""
+        """The networks that a search trained, each once."""
         found = {(row["pruning"], row["resolution"]): row for row in reversed(self.searches[name]) if _counts(row)}
         return list(reversed(found.values()))
 
     def front(self, name: str, cost: str = "flops") -> list[Row]:
-        """The networks of a search that none of its others beats, from the cheapest to the dearest."""
+        """The networks of a search that no other of its networks dominates, from the lowest cost to the highest."""
         networks = self.networks(name)
         return [networks[i] for i in pareto_front(*_points(networks, cost))]
 
     def hypervolume(self, name: str, cost: str = "flops") -> float:
-        """Of a search's front; comparable between the searches of this report, not beyond."""
+        """The hypervolume of a search's front. Compare it only with those of the other searches in this report."""
         lowest, (costs, scores) = self._lowest(cost), _points(self.networks(name), cost)
         shares = [value / self.unchanged[cost] for value in costs]
         return 0.0 if lowest is None else hypervolume(shares, scores, (1.0, lowest))
 
     def nearly_as_good(self, name: str, cost: str = "flops") -> Row | None:
-        """The cheapest network of a search that scores within 1 % of the unchanged one."""
+        """The cheapest network of a search whose accuracy is within 1 % of the unchanged one's; None without one."""
         enough = self.unchanged["score"] - NEAR * abs(self.unchanged["score"])
         return next((row for row in self.front(name, cost) if row["accuracy"] >= enough), None)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """All the trials, with the fronts that each network is on."""
+        """Write all trials, each with the fronts that its network is on."""
         rows = []
         for name in self.searches:
             fronts = self._trials_on_fronts(name)
@@ -107,7 +107,7 @@ class SearchReport:
             writer.writerows(rows)
 
     def plot(self) -> Figure:
-        """Score against FLOPs and memory: all networks, the fronts as steps, the unchanged network as a star.
+        """Plot accuracy against FLOPs and memory: all networks, the fronts as steps, the unchanged network as a star.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -130,7 +130,7 @@ class SearchReport:
         return figure
 
     def markdown(self) -> str:
-        """The searches, and the networks on the front of the first, as tables."""
+        """Tables of the searches, and of the networks on the front of the first search."""
         first = next(iter(self.searches))
         scores = map(self._lowest, UNITS)
         lowest = " and ".join("none" if score is None else f"{score:.4f}" for score in scores)
@@ -182,7 +182,7 @@ Pareto fronts of the {first} search:
         return {cost: [row["trial"] for row in self.front(name, cost)] for cost in UNITS}
 
     def _lowest(self, cost: str) -> float | None:
-        """The lowest score on any of the fronts."""
+        """The lowest accuracy on any of the fronts."""
         return min((row["accuracy"] for name in self.searches for row in self.front(name, cost)), default=None)
 
 

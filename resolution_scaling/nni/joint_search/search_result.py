@@ -1,4 +1,4 @@
-"""What a search found, from its folder: the trials, their Pareto fronts, and the network of each once more."""
+"""The result of a search: its trials, their Pareto fronts, and the network of any trial, made again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch.nn as nn
 
+from ..algorithms.module_class import ModuleClass
 from ..experiment.results import TrialResult
 from .search_report import SearchReport, apart, row_of
 from .search_trial import rebuild
@@ -17,10 +18,10 @@ SETTINGS_FILE = "search.json"
 
 
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        trials: each trial, in the order in which they ended.
+        trials: all trials, in the order in which they ended.
         unchanged: costs and ``"score"`` of the network before the search.
         output: folder of the record.
     """
@@ -30,33 +31,35 @@ class SearchResult:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a trial: what was done, score, costs, feasible or not."""
+        """One dict for each trial: what was done, accuracy, score, costs, whether it keeps the limits."""
         return [row_of(result) for result in self.trials]
 
     @property
     def report(self) -> SearchReport:
-        """The search beside those of its trials that only prune, or only scale."""
+        """A report of the search beside those of its trials that only prune, or only scale."""
         return SearchReport(apart(self.rows), self.unchanged)
 
     def front(self, cost: str = "flops") -> list[dict[str, Any]]:
-        """The Pareto front: rows of the networks that no other beats in score and in this cost, the cheapest first."""
+        """The Pareto front of accuracy and this cost: the rows of its networks, the cheapest first."""
         return self.report.front("joint", cost)
 
-    def network(self, module: type[Any], trial: str) -> nn.Module:
-        """The network of a trial, which searches do not keep: pruned, scaled and trained once more, as it was then.
+    def network(self, module_class: ModuleClass, trial: str) -> nn.Module:
+        """The network of a trial, pruned, scaled and trained again as it was then: searches do not keep networks.
 
         Args:
-            module: the class that was searched.
-            trial: its id, as in `rows`.
+            module_class: the class that was searched.
+            trial: the id of the trial, as in `rows`.
 
         Raises:
             ValueError: there is no such trial, or it reported nothing.
         """
         parameters = next((result.parameters for result in self.trials if result.trial == trial), None)
         if parameters is None:
-            raise ValueError(f"trial is {trial!r}; expected the id of one that reported what it did, see rows")
+            raise ValueError(f"trial is {trial!r}; expected the id of a trial that reported its parameters, see rows")
         settings = read_settings(self.output)
-        return rebuild(module, parameters, **{name: settings[name] for name in ("config_list", "imports", "seed")})
+        return rebuild(
+            module_class, parameters, **{name: settings[name] for name in ("config_list", "imports", "seed")}
+        )
 
     def write(self) -> list[Path]:
         """Write ``results.csv``, ``front.png`` and ``report.md`` into `output`.
@@ -76,7 +79,7 @@ class SearchResult:
 
 
 def read_settings(output: Path) -> dict[str, Any]:
-    """The settings of a search; ``"unchanged"`` has costs and score of the network before it.
+    """The settings of a search; ``"unchanged"`` has costs and score of the network before the search.
 
     Raises:
         FileNotFoundError: there is no search in this folder.

@@ -1,4 +1,4 @@
-"""The search space of a joint search, in NNI's form: how much to prune by what, and at which resolution to work."""
+"""The search space of a joint search, in NNI's form: criterion and ratio of the pruning, and the resolution."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 NOTHING, KEEP, SCALE = "none", "keep", "scale"
-"""Names of the choices that leave a network unpruned, leave its resolution, and scale it."""
+"""Names of the choices: no pruning, the full resolution, a scaled resolution."""
 
 RATIO = "sparsity"
-"""NNI's name of the pruning ratio that both generations understand in a ``config_list``."""
+"""NNI's name of the pruning ratio that both generations accept in a ``config_list``."""
 
 RATIO_NAMES = (RATIO, "sparse_ratio")
 
@@ -19,7 +19,7 @@ Options = Sequence[float] | Mapping[str, Any]
 """Values to choose from, or a range in NNI's form: ``{"_type": "quniform", "_value": [0.2, 0.6, 0.1]}``."""
 
 RANGES = {"choice": None, "randint": 2, "uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
-"""NNI's types that a search understands, with the number of their arguments."""
+"""NNI's types of variables that a search accepts, with the number of their arguments."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Trial:
 
     Attributes:
         criterion: name of the pruning algorithm, or ``"none"``.
-        ratio: the share that it removes, for ``config_list``; None where it is told otherwise.
+        ratio: the share of the channels that it removes, for ``config_list``; None if other parameters specify it.
         options: its other parameters, such as ``compression``.
         sizes: arguments of `resolution_scaling.scale_resolution`; empty where the resolution is kept.
     """
@@ -40,7 +40,7 @@ class Trial:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Trial:
-        """Read what a tuner chose in the space of `search_space`; NNI's ranges give floats, here sizes are whole."""
+        """From a tuner's choice in the space of `search_space`. NNI's ranges give floats; sizes are rounded."""
         pruning, resolution = dict(parameters["pruning"]), dict(parameters["resolution"])
         criterion = pruning.pop("_name")
         resolution.pop("_name")
@@ -53,7 +53,7 @@ class Trial:
         return self.criterion != NOTHING
 
     def config_list(self, layers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """NNI's ``config_list``: which layers, with the ratio in each entry that does not exclude them."""
+        """NNI's ``config_list``: the layers, with the ratio in each entry that does not exclude them."""
         ratio = {} if self.ratio is None else {RATIO: self.ratio}
         return [dict(layer) if layer.get("exclude") else {**layer, **ratio} for layer in layers]
 
@@ -73,14 +73,14 @@ class Trial:
 def search_space(
     pruning: Mapping[str, Options | Mapping[str, Options]], sizes: Mapping[str, Options]
 ) -> dict[str, dict[str, Any]]:
-    """NNI's search space: a choice of criteria, each with its ratio, and one of keeping or scaling the resolution.
+    """NNI's search space: a choice of criteria, each with its ratios, and a choice of resolutions.
 
     Args:
-        pruning: by criterion, its ratios; or by criterion and parameter, the values.
-        sizes: values by name of `resolution.SIZES`.
+        pruning: the ratios by criterion; or the values by criterion and parameter.
+        sizes: the values by name of `resolution.SIZES`.
 
     Raises:
-        TypeError, ValueError: there is nothing to choose, or a range is none of NNI's. The text names the key.
+        TypeError, ValueError: there is nothing to choose, or a range is not one of NNI's. The text names the key.
     """
     criteria = [{"_name": NOTHING}, *(_criterion(name, options) for name, options in pruning.items())]
     given = {name: _sizes(name, options) for name, options in sizes.items() if len(options)}
@@ -94,7 +94,7 @@ def search_space(
 
 
 def corners(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Parameters at the ends of all ranges, and of every choice: among them are the smallest networks."""
+    """The parameters at the ends of all ranges and at all choices: the smallest networks are among them."""
     branches = (list(_ends_of_branch(branch)) for branch in (space["pruning"], space["resolution"]))
     for pruning, resolution in itertools.product(*branches):
         yield {"pruning": pruning, "resolution": resolution}
@@ -104,7 +104,7 @@ def _criterion(name: str, options: Options | Mapping[str, Options]) -> dict[str,
     if name in (NOTHING, "resolution"):
         raise ValueError(
             f"pruning has the key {name!r}; expected names of pruning algorithms: {NOTHING!r} is always among the "
-            "choices, and resolutions go to size, grid or patch_size"
+            "choices, and pass resolutions as size, grid or patch_size"
         )
     by_parameter = isinstance(options, Mapping) and "_type" not in options
     if by_parameter and not options:
@@ -121,7 +121,7 @@ def _criterion(name: str, options: Options | Mapping[str, Options]) -> dict[str,
 
 
 def _sizes(name: str, options: Options) -> dict[str, Any]:
-    """All the values, which are whole and few, as a choice: each can then be checked before the search."""
+    """All values of a range as a choice: they are whole and few, and each can be checked before the search."""
     spec = _spec(options, name)
     kind, values = spec["_type"], spec["_value"]
     if kind == "quniform":
@@ -135,7 +135,7 @@ def _sizes(name: str, options: Options) -> dict[str, Any]:
 
 
 def _spec(options: Options, where: str) -> dict[str, Any]:
-    """A sequence as NNI's ``choice``; NNI's own form checked."""
+    """A variable in NNI's form: a sequence becomes a ``choice``."""
     if not isinstance(options, Mapping):
         if isinstance(options, (str, bytes)) or not isinstance(options, Iterable):
             raise TypeError(f"{where} is {options!r}; expected a list of values, such as [0.3, 0.5]")

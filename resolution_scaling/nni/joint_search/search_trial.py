@@ -1,4 +1,4 @@
-"""One trial of a joint search: limits, pruning, scaling, fine-tuning, evaluation. Knows nothing of NNI."""
+"""One trial of a joint search: limits, pruning, scaling, fine-tuning, evaluation. NNI is not needed for it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # torch loads it when costs are first counted: not in the time of a trial
+import torch._dynamo  # PyTorch loads it when costs are first counted: not in the time of a trial
 import torch.nn as nn
 
+from ..algorithms.module_class import ModuleClass, dummy_input_of, name_of
 from ..algorithms.registry import find_algorithm
+from ..experiment.results import PointRecord
 from .fitted_input import fit_images
 from .limits import METRICS, count_costs, outline_costs, violation
 from .search_space import Trial
 
 
 def run_trial(
-    module: type[Any],
+    module_class: ModuleClass,
     parameters: Mapping[str, Any],
     *,
     config_list: Sequence[Mapping[str, Any]],
@@ -33,25 +34,26 @@ def run_trial(
     record: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Do what a tuner asked for, and tell what came out.
+    """Measure the network that a tuner asked for.
 
-    A point whose costs break the limits is not trained. It is not even pruned, where the criterion can tell the costs
-    beforehand. A point that was tried before, which tuners do, gives the metrics that it gave then.
+    A network that exceeds the limits is not trained. It is not even pruned, if the criterion knows the costs before. A
+    point that an earlier trial measured (tuners repeat points) returns the metrics of that trial.
 
     Args:
-        module: the user's AutoCompress class.
+        module_class: the user's AutoCompress class.
         parameters: a point of `search_space`.
         config_list: the layers to prune, in NNI's form, without the ratio.
         limits: by name of `COSTS`.
-        unchanged: costs and ``"score"`` of the network as the class gives it.
-        reward_for_halving: see `objective`.
-        imports: modules in which algorithms register themselves.
-        record: a file, a line of JSON a trial, in which points that were tried are looked up and written down.
+        unchanged: costs and ``"score"`` of the network before any change.
+        reward_for_halving: see `score_of`.
+        imports: modules that register algorithms.
+        record: file of the points that were measured (`PointRecord`), which several searches can share.
         seed: of PyTorch's random numbers.
 
     Returns:
-        Metrics: ``"default"``, the objective; ``"feasible"``; ``"accuracy"``, what the evaluator gave, only if
-        feasible; the costs, under `METRICS`; ``"seconds"``; and ``"repeated"``, whether the point was tried before.
+        Metrics: ``"default"``, the score; ``"feasible"``, whether the limits hold; ``"accuracy"``, the evaluator's
+        number, only if feasible; the costs, under `METRICS`; ``"seconds"``; ``"repeated"``, whether an earlier trial
+        measured the point.
 
     Raises:
         ValueError, TypeError: an algorithm is unknown, the network cannot be changed so, the evaluator gives no number.
@@ -59,147 +61,125 @@ def run_trial(
     start, trial = time.perf_counter(), Trial.of(parameters)
     layers = trial.config_list(config_list)
     what = [dataclasses.asdict(trial), layers, dict(limits), dict(unchanged), dict(reward_for_halving), seed]
-    key = json.dumps(what, sort_keys=True)
-    if (earlier := _look_up(record, key)) is not None:
+    point, points = json.dumps(what, sort_keys=True), None if record is None else PointRecord(record)
+    if points is not None and (earlier := points.find(point)) is not None:
         return earlier | {"repeated": True}
     _prepare(imports, seed)
-    model = module.model()
-    costs = outline_costs(model, trial, module, layers) if limits else None
+    model = module_class.model()
+    costs = outline_costs(model, trial, module_class, layers) if limits else None
     if costs is None or not violation(costs, limits):
-        model = compress(model, trial, module, layers)
-        costs = count_costs(model, module.dummy_input())
+        model = compress(model, trial, module_class, layers)
+        costs = count_costs(model, dummy_input_of(module_class))
     feasible = not violation(costs, limits)
     metrics: dict[str, Any] = {"feasible": feasible}
     if feasible:
-        _fine_tune(module, model, trial)
-        metrics["accuracy"] = evaluate(module, model)
-        metrics["default"] = objective(metrics["accuracy"], costs, unchanged, reward_for_halving)
+        _fine_tune(module_class, model, trial)
+        metrics["accuracy"] = evaluate(module_class, model)
+        metrics["default"] = score_of(metrics["accuracy"], costs, unchanged, reward_for_halving)
     else:
         metrics["default"] = penalty(violation(costs, limits), unchanged["score"])
-    metrics |= {METRICS[cost]: value for cost, value in costs.items()}
+    metrics |= {METRICS[name]: cost for name, cost in costs.items()}
     metrics |= {"repeated": False, "seconds": round(time.perf_counter() - start, 3)}
-    _write_down(record, key, metrics)
+    if points is not None:
+        points.append(point, metrics)
     return metrics
 
 
 def rebuild(
-    module: type[Any],
+    module_class: ModuleClass,
     parameters: Mapping[str, Any],
     *,
     config_list: Sequence[Mapping[str, Any]],
     imports: Sequence[str] = (),
     seed: int = 0,
 ) -> nn.Module:
-    """The network of a trial once more: pruned, scaled, trained. Arguments are those of `run_trial`."""
+    """Make the network of a trial again: prune, scale, train. The arguments are those of `run_trial`."""
     _prepare(imports, seed)
     trial = Trial.of(parameters)
-    model = compress(module.model(), trial, module, trial.config_list(config_list))
-    _fine_tune(module, model, trial)
+    model = compress(module_class.model(), trial, module_class, trial.config_list(config_list))
+    _fine_tune(module_class, model, trial)
     return model
 
 
-def compress(model: nn.Module, trial: Trial, module: type[Any], config_list: list[dict[str, Any]]) -> nn.Module:
+def compress(model: nn.Module, trial: Trial, module_class: ModuleClass, config_list: list[dict[str, Any]]) -> nn.Module:
     """Prune a network, then scale its resolution.
 
-    In this order: to really remove what it prunes, NNI traces the network, and cannot trace a transformer that may take
+    The order matters: to remove what it prunes, NNI traces the network, and it cannot trace a transformer that accepts
     images of another size than it was built for.
 
     Args:
         model: the network.
         trial: what to do to it.
-        module: the user's AutoCompress class.
-        config_list: which layers are pruned, and how much of them.
+        module_class: the user's AutoCompress class.
+        config_list: the layers to prune, with their ratios.
 
     Returns:
-        The network, which takes images of the size that it took before.
+        The network. It accepts images of the size that it accepted before.
     """
     if trial.prunes:
-        model = find_algorithm(trial.criterion).compress(model, config_list, module, **trial.options)
+        model = find_algorithm(trial.criterion).compress(model, config_list, module_class, **trial.options)
     if trial.sizes:
-        model = find_algorithm("resolution").compress(model, [], module, **trial.sizes)
+        model = find_algorithm("resolution").compress(model, [], module_class, **trial.sizes)
         model = fit_images(model, trial.sizes)
     return model
 
 
-def objective(
-    score: float, costs: Mapping[str, float], unchanged: Mapping[str, float], reward_for_halving: Mapping[str, float]
+def score_of(
+    accuracy: float, costs: Mapping[str, float], unchanged: Mapping[str, float], reward_for_halving: Mapping[str, float]
 ) -> float:
-    """The score, and what the saved costs are worth: for each cost, so much every time that it is halved."""
-    return score + math.fsum(
+    """The score of a network: its accuracy, plus a reward for each halving of a cost of the unchanged network."""
+    return accuracy + math.fsum(
         reward * math.log2(unchanged[cost] / max(1, costs[cost])) for cost, reward in reward_for_halving.items()
     )
 
 
 def penalty(violation: float, unchanged_score: float) -> float:
-    """The objective of a point that breaks the limits: finite, lower the more it does, below any useful score."""
+    """The score of a network that exceeds the limits: finite, below useful scores, lower the more it exceeds them."""
     return -max(1.0, 3 * abs(unchanged_score)) * (1 + min(violation, 1e6))
 
 
-def fine_tune(module: type[Any], model: nn.Module, algorithm: str) -> None:
-    """Train as the user's class says for an algorithm, with a new optimizer, and arguments by position, as NNI does.
+def fine_tune(module_class: ModuleClass, model: nn.Module, algorithm: str) -> None:
+    """Train by the user's trainer for an algorithm, with a new optimizer, and arguments by position, as NNI does.
 
     Raises:
         TypeError: there is a trainer, and no optimizer.
     """
-    trainer, epochs = (
-        module.post_compress_finetuning_trainer(algorithm),
-        module.post_compress_finetuning_epochs(algorithm),
-    )
+    trainer = module_class.post_compress_finetuning_trainer(algorithm)
+    epochs = module_class.post_compress_finetuning_epochs(algorithm)
     if trainer is None or not epochs:
         return
-    factory = module.optimizer_factory()
+    factory = module_class.optimizer_factory()
     if factory is None:
-        raise TypeError(f"{module.__name__}.optimizer_factory() gave None, but there is a fine-tuning trainer")
+        raise TypeError(f"{name_of(module_class)}.optimizer_factory() gave None, but there is a fine-tuning trainer")
     optimizer = factory(model.parameters())
     for epoch in range(epochs):
-        trainer(model, optimizer, module.criterion(), epoch)
+        trainer(model, optimizer, module_class.criterion(), epoch)
 
 
-def evaluate(module: type[Any], model: nn.Module) -> float:
-    """What the user's evaluator says of a network.
+def evaluate(module_class: ModuleClass, model: nn.Module) -> float:
+    """The number that the user's evaluator gives a network.
 
     Raises:
-        TypeError: that is no number.
-        ValueError: it is NaN or infinite.
+        TypeError: it gives something else.
+        ValueError: it gives NaN or infinity.
     """
-    score = module.evaluator()(model)
-    if isinstance(score, torch.Tensor) and score.numel() == 1:
-        score = score.item()
-    if isinstance(score, (str, bytes, bool)) or not hasattr(score, "__float__"):
-        raise TypeError(f"{module.__name__}.evaluator() gave {score!r}; expected a number, higher is better")
-    if not math.isfinite(score):
-        raise ValueError(f"{module.__name__}.evaluator() gave {score!r}; expected a finite number")
-    return float(score)
+    accuracy = module_class.evaluator()(model)
+    if isinstance(accuracy, torch.Tensor) and accuracy.numel() == 1:
+        accuracy = accuracy.item()
+    if isinstance(accuracy, (str, bytes, bool)) or not hasattr(accuracy, "__float__"):
+        raise TypeError(f"{name_of(module_class)}.evaluator() gave {accuracy!r}; expected a number, higher is better")
+    if not math.isfinite(accuracy):
+        raise ValueError(f"{name_of(module_class)}.evaluator() gave {accuracy!r}; expected a finite number")
+    return float(accuracy)
 
 
-def _fine_tune(module: type[Any], model: nn.Module, trial: Trial) -> None:
-    """For the criterion, or for ``'resolution'`` where nothing is pruned; an unchanged network is not trained."""
+def _fine_tune(module_class: ModuleClass, model: nn.Module, trial: Trial) -> None:
+    """Train for the criterion, or for ``'resolution'`` if nothing is pruned. An unchanged network is not trained."""
     if trial.prunes or trial.sizes:
-        fine_tune(module, model, trial.criterion if trial.prunes else "resolution")
+        fine_tune(module_class, model, trial.criterion if trial.prunes else "resolution")
 
 
 def _prepare(imports: Sequence[str], seed: int) -> None:
     for name in imports:
         importlib.import_module(name)
     torch.manual_seed(seed)
-
-
-def _look_up(record: str | None, key: str) -> dict[str, Any] | None:
-    """The metrics of an earlier trial of the same point. A line that a kill cut off is passed over."""
-    if record is None or not Path(record).exists():
-        return None
-    for line in Path(record).read_text().splitlines():
-        try:
-            point, metrics = json.loads(line)
-        except ValueError:
-            continue
-        if point == key:
-            return metrics
-    return None
-
-
-def _write_down(record: str | None, key: str, metrics: dict[str, Any]) -> None:
-    """One short write in append mode, on a line of its own also after one that a kill cut off."""
-    if record is not None:
-        with open(record, "a") as file:
-            file.write(f"\n{json.dumps([key, metrics])}\n")

@@ -1,4 +1,4 @@
-"""What a step of resolution scaling changed in a network, and what that saves."""
+"""What a resolution step changed in a network, and what that saves."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from ...vit.scaling import KEPT
 
 @dataclass(frozen=True)
 class Sizes:
-    """At which sizes a network works.
+    """The sizes at which a network works.
 
     Attributes:
         image_size: height and width of the images that it reads, px.
-        working_size: height and width of the images whose sizes of maps it has, px: smaller by FCR.
-        channels: of the images.
+        working_size: height and width of the images for which its maps have their sizes, px. FCR makes it smaller than
+            ``image_size``.
+        channels: the number of channels of the images.
         grid: tokens, in height and width; None for a CNN.
         patch_size: px, in height and width; None for a CNN.
     """
@@ -49,8 +50,8 @@ def sizes_of(network: nn.Module, options: dict[str, Any], image_size: Size | Non
 
     Args:
         network: a CNN, reduced by FCR or not, or a ViT.
-        options: those of `scale_resolution`, of which ``method``, ``input_size`` and ``in_channels`` matter.
-        image_size: of a ViT that takes images of any size, px. Default: what it was made for, else 224.
+        options: of `scale_resolution`; ``method``, ``input_size`` and ``in_channels`` are used.
+        image_size: for a ViT that accepts images of any size, px. Default: the size for which it was made, else 224.
     """
     if network_method(network, options) == "tokens":
         tokens, (channels, size) = token_sizes(network), image_of(network)
@@ -67,11 +68,11 @@ class NetworkSizes:
     """How one network was scaled.
 
     Attributes:
-        name: of the network in the model; ``""`` for the model.
+        name: the name of the network in the model; ``""`` for the model.
         method: ``"fcr"`` or ``"tokens"``, see `scale_resolution`.
-        before, after: its sizes.
-        modules: names, in the network, of the modules that were changed; ``""`` for the network, where it has a hook
-            that restores the sizes of its outputs or where an embedding of its own was resampled.
+        before, after: its sizes before and after.
+        modules: the names, in the network, of the modules that were changed. ``""`` is the network itself: a hook
+            restores the sizes of its outputs, or an embedding of its own was resampled.
     """
 
     name: str
@@ -82,7 +83,7 @@ class NetworkSizes:
 
 
 def changed_modules(network: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that scaling has changed, as they are now."""
+    """The names of the modules that scaling has changed."""
     originals = vars(network).get(KEPT)
     replaced = {path for path, slot, *_ in originals.replaced if slot} if originals is not None else set()
     return tuple(
@@ -99,9 +100,9 @@ class Costs:
     """What one forward pass costs, by `profile`: FLOPs, and bytes in float32.
 
     Attributes:
-        flops: two a multiply-accumulate.
-        memory_bytes: weights and largest operator.
-        peak_bytes: of the activations.
+        flops: two for each multiply-accumulate.
+        memory_bytes: bytes of the weights and the largest operator.
+        peak_bytes: peak bytes of the activations.
     """
 
     flops: int
@@ -110,7 +111,7 @@ class Costs:
 
 
 def costs_of(model: nn.Module, inputs: Any) -> Costs:
-    """Costs for example inputs, of which only the shapes matter."""
+    """The costs for example inputs. Only their shapes matter."""
     report = profile(model, inputs)
     return Costs(report.flops, report.memory_bytes, report.peak_bytes)
 
@@ -120,8 +121,8 @@ class ScalingPlan:
     """What `ResolutionScaler.compress` changed.
 
     Attributes:
-        networks: the networks that were scaled, by the order of their configurations.
-        before, after: costs of the model; None where its inputs are not known.
+        networks: the networks that were scaled, in the order of their configurations.
+        before, after: costs of the model; None if its inputs are not known.
 
     Example:
         >>> model, plan = ResolutionScaler(torchvision.models.resnet18(), [{"size": 160}]).compress()

@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn as nn
 from nni.compression.base.compressor import Compressor
-from nni.compression.base.config import select_modules_by_config
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.utils import Evaluator
-from schema import And, Optional, Or, Schema, Use
 from torch.utils._pytree import tree_map
 
-from ...cnn.resized_conv import INTERPOLATIONS
 from ...ground.calls import tensors_in
 from ...ground.meta import meta_copy
 from ...ground.sizes import as_size
-from ...scaling import METHODS, scale_resolution, undo_scaling
+from ...scaling import scale_resolution, undo_scaling
+from .configuration import selected_networks, validated
+from .reductions import keep_reductions, release_nni
 from .scaling_plan import NetworkSizes, ScalingPlan, changed_modules, costs_of, network_method, sizes_of
-from .wrapped_modules import changing, show_resized
-
-TARGETS = ("size", "grid", "patch_size")
-SELECTION = ("op_names", "op_types", "op_names_re", "exclude_op_names", "exclude_op_types", "exclude_op_names_re")
+from .wrapped_modules import changing
 
 
 class ResolutionScaler(Compressor):
-    """Lets a trained network work at a lower resolution: `scale_resolution`, in the manner of NNI 3.0's compressors.
+    """Lets a trained network work at a lower resolution: `scale_resolution` as one of NNI 3.0's compressors.
 
-    It goes before or after NNI's pruners and `ModelSpeedup`. NNI 3.0's own tracer fails with current versions of
-    PyTorch, so always pass it the graph of `torch.fx`, as in the example. Between a pruner's ``compress`` and the
-    speed-up the network is wrapped; it can be scaled there too, unless a wrapped parameter would have to be resampled.
+    It can be used before or after NNI's pruners and `ModelSpeedup`. NNI 3.0's own tracer fails with current versions of
+    PyTorch, so always pass the graph of `torch.fx` to `ModelSpeedup`, as in the example. Between a pruner's
+    ``compress`` and the speed-up the network is wrapped; it can be scaled then too, unless that would resample a
+    wrapped parameter.
+
+    While a network that was scaled by FCR exists, NNI's replacement of ``Conv2d`` keeps its reduction (`reductions`).
 
     Args:
-        model: the network, changed in place by `compress`.
+        model: the network; `compress` changes it in place.
         config_list: one dict for each network to scale, mostly one. Its keys are the arguments of `scale_resolution`:
-            ``size``, px; ``grid`` and ``patch_size``, for a ViT; ``method``; ``input_size``, ``in_channels``,
-            ``interpolation``, ``restore_outputs``, for a CNN. Numbers of pixels may be whole floats, as tuners give.
+            ``size``, px; for a ViT ``grid`` and ``patch_size``; ``method``; for a CNN ``input_size``, ``in_channels``,
+            ``interpolation`` and ``restore_outputs``. Numbers of pixels may be whole floats, as tuners give them.
             NNI's ``op_names``, ``op_types``, ``op_names_re`` and ``exclude_...`` select a network inside of ``model``,
-            such as ``'backbone'``. Without these it is ``model``.
-        evaluator: as for NNI's compressors. Needed only for what trains; its dummy input serves for the costs.
+            such as ``'backbone'``. Without them, ``model`` is scaled.
+        evaluator: as for NNI's compressors. Only training needs it; its dummy input is used for the costs.
         existed_wrappers: used by `from_compressor`.
-        dummy_input: example inputs of ``model``, as it is before, for the costs in the plan; they also tell the
-            ``input_size`` of a CNN. Default: the evaluator's, else one image of the size that the network is made for.
+        dummy_input: example inputs of ``model`` before the scaling, for the costs in the plan and the ``input_size`` of
+            a CNN. Default: the evaluator's, else one image of the size for which the network was made.
 
     Raises:
         schema.SchemaError: a configuration has a key or a value that is not usable; the text names the key.
-        TypeError, ValueError: nothing, or a layer, is selected, or the network cannot work at this resolution (see
-            `scale_resolution`). That is tried at once, on a copy without weights.
+        TypeError, ValueError: a configuration selects nothing, or a layer, or the network cannot work at this
+            resolution (see `scale_resolution`). A copy without weights is tried at once.
 
     Example:
         >>> pruner = L1NormPruner(model, [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}])
@@ -58,7 +56,7 @@ class ResolutionScaler(Compressor):
         >>> scaler = ResolutionScaler(model, [{"size": 160}])
         >>> model, plan = scaler.compress()
         >>> print(plan)
-        >>> scaler.undo()
+        >>> scaler.undo_scaling()
     """
 
     mode = "pruning"
@@ -85,14 +83,14 @@ class ResolutionScaler(Compressor):
         """Scale the network, in place.
 
         Args:
-            max_steps, max_epochs: with one of these, the compressors that this one was made from
-                (`from_compressor`) then do their work in a training of this length, at the new resolution.
+            max_steps, max_epochs: with one of these, the compressors from which this one was made (`from_compressor`)
+                then do their work in a training of this length, at the new resolution.
 
         Returns:
             The network, and what was changed.
 
         Raises:
-            TypeError, ValueError: as at construction. The network is as it was.
+            TypeError, ValueError: see the class. The network is as it was.
         """
         self._single_compress(None, None)
         if max_steps is not None or max_epochs is not None:
@@ -104,34 +102,36 @@ class ResolutionScaler(Compressor):
             self._fusion_compress(max_steps, max_epochs)
         return self.bound_model, cast(ScalingPlan, self.plan)
 
-    def undo(self) -> nn.Module:
-        """Take the scaling back, in place: the network as before it was first scaled, with its weights of now.
+    def undo_scaling(self) -> nn.Module:
+        """Undo the scaling, in place: the network works as before it was first scaled, with its present weights.
 
         Raises:
-            ValueError: a ViT was trained since, see `undo_scaling`. The network is as it was.
+            ValueError: a ViT was trained since, see `resolution_scaling.undo_scaling`. The network is as it was.
         """
         with changing(self.bound_model):
-            for name in self._selected(self.bound_model):
+            for name in selected_networks(self.bound_model, self._configs):
                 undo_scaling(self.bound_model.get_submodule(name))
+        release_nni()
         self.plan = None
         return self.bound_model
 
-    uncompress = undo
-
     def _single_compress(self, max_steps: int | None, max_epochs: int | None) -> None:
-        with changing(self.bound_model):
-            plan = self._scale(self.bound_model)
-            show_resized(self.bound_model)
+        try:
+            with changing(self.bound_model):
+                plan = self._scale(self.bound_model)
+                keep_reductions(self.bound_model)
+        finally:
+            release_nni()  # after an exception no reduction may be left
         self.plan = plan
 
     def _fuse_preprocess(self, evaluator: Evaluator) -> None:
-        """Before another compressor trains: scale, where that was not done and the optimizer may be made already."""
+        """Before another compressor trains: scale, unless that was done. The optimizer may exist already."""
         if self.plan is not None:
             return
         before = dict(self.bound_model.named_parameters())
         self._single_compress(None, None)
         if any(before.get(name) is not parameter for name, parameter in self.bound_model.named_parameters()):
-            self.undo()
+            self.undo_scaling()
             raise ValueError(
                 "scaling this network replaces parameters, and the optimizer holds the old ones already: call "
                 "compress() of the ResolutionScaler first"
@@ -144,7 +144,7 @@ class ResolutionScaler(Compressor):
         """Scale the network, or a copy."""
         inputs, networks = self._dummy_input, []
         costs = [] if inputs is None else [costs_of(model, inputs)]
-        for name, options in self._selected(model).items():
+        for name, options in selected_networks(model, self._configs).items():
             network = model.get_submodule(name)
             if name == "" and inputs is not None and network_method(network, options) == "fcr":
                 options = self._input_size | options
@@ -165,40 +165,16 @@ class ResolutionScaler(Compressor):
 
     @property
     def _input_size(self) -> dict[str, tuple[int, int]]:
-        """Size of the images that the model reads, as an option of FCR, where example inputs tell it."""
+        """Size of the images that the model reads, as an option of FCR, if there are example inputs."""
         images = [tensor for tensor in tensors_in(self._dummy_input) if tensor.ndim == 4]
         return {"input_size": (images[0].shape[-2], images[0].shape[-1])} if images else {}
 
-    def _selected(self, model: nn.Module) -> dict[str, dict[str, Any]]:
-        """Options of `scale_resolution` by the name of the network that is to be scaled."""
-        selected: dict[str, dict[str, Any]] = {}
-        for number, config in enumerate(self._configs):
-            options = {key: value for key, value in config.items() if key not in SELECTION}
-            keys = {key: value for key, value in config.items() if key in SELECTION}
-            said = f"{', '.join(f'{key}={value}' for key, value in keys.items())} in config_list[{number}]"
-            there = set(keys.get("op_names", ())) <= {name for name, _ in model.named_modules(remove_duplicate=False)}
-            names = sorted(select_modules_by_config(model, keys)[0]) if keys and there else [] if keys else [""]
-            if not names:
-                raise ValueError(f"{said} selects nothing in {type(model).__name__}: leave it out to scale all of it")
-            for name in names:
-                module = model.get_submodule(name)
-                if name and not any(True for _ in module.children()):
-                    raise ValueError(
-                        f"{said} selects the layer {name!r} ({type(module).__name__}). Resolution is scaled in a whole "
-                        "network: leave it out, or name a network inside of the model, such as 'backbone'"
-                    )
-                for other in selected:
-                    if "" in (name, other) or f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
-                        raise ValueError(f"config_list selects {other!r} and {name!r}, of which one is in the other")
-                selected[name] = options
-        return selected
-
 
 def example_inputs(model: Any, evaluator: Any, dummy_input: Any) -> Any:
-    """What a step shows to a model: ``dummy_input``, else the evaluator's; None if there is neither.
+    """The example inputs of a step: ``dummy_input``, else the evaluator's; None if there is neither.
 
     Raises:
-        TypeError: the model is no module, or the evaluator none of NNI's.
+        TypeError: the model is not a module, or the evaluator is not one of NNI's.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
@@ -207,72 +183,8 @@ def example_inputs(model: Any, evaluator: Any, dummy_input: Any) -> Any:
     return dummy_input if dummy_input is not None or evaluator is None else evaluator.get_dummy_input()
 
 
-def validated(config_list: Any) -> list[dict[str, Any]]:
-    """The configurations with whole numbers where there were whole floats.
-
-    Raises:
-        TypeError: it is no list of dicts.
-        schema.SchemaError: a key or a value is not usable.
-    """
-    if not isinstance(config_list, Sequence) or not config_list or not all(isinstance(c, dict) for c in config_list):
-        raise TypeError(f"config_list is {config_list!r}; expected a list of dicts, as [{{'size': 160}}]")
-    return [_SCHEMA.validate(dict(config)) for config in config_list]
-
-
-def whole_number(value: Any) -> int:
-    """A whole number, also one that a tuner gives as a float.
-
-    Raises:
-        ValueError: it is none, or below 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value < 1:
-        raise ValueError(f"{value!r} is not a whole number above 0")
-    return int(value)
-
-
-def pixels(value: Any) -> int | tuple[int, int]:
-    """A whole number of pixels, or height and width."""
-    if isinstance(value, (tuple, list)):
-        height, width = value
-        return whole_number(height), whole_number(width)
-    return whole_number(value)
-
-
-def method(value: Any) -> str:
-    """The name of a method of `scale_resolution`."""
-    if value not in METHODS:
-        hint = ": it changes the data, see resolution_scaling.adapting.transforms" if value == "rc" else ""
-        raise ValueError(f"{value!r}{hint}; expected one of {', '.join(map(repr, METHODS))}")
-    return value
-
-
-def names_a_resolution(config: dict[str, Any]) -> bool:
-    """Whether a configuration says what is to be reached."""
-    if not any(key in config for key in TARGETS):
-        raise ValueError(f"none of {', '.join(map(repr, TARGETS))} is in {config}")
-    return True
-
-
-_SCHEMA = Schema(
-    And(
-        {
-            **{Optional(key): [str] for key in SELECTION},
-            Optional("size"): Use(pixels),
-            Optional("grid"): Use(whole_number),
-            Optional("patch_size"): Use(whole_number),
-            Optional("method"): Use(method),
-            Optional("input_size"): Use(pixels),
-            Optional("in_channels"): Use(whole_number),
-            Optional("interpolation"): Or(*INTERPOLATIONS),
-            Optional("restore_outputs"): bool,
-        },
-        names_a_resolution,
-    )
-)
-
-
 def _resized(inputs: Any, old: tuple[int, int], new: tuple[int, int]) -> Any:
-    """Example inputs, as shapes, whose images have the new size where they had the old one."""
+    """Example inputs, as shapes, in which images of the old size have the new one."""
     if old == new or not tensors_in(inputs):
         return inputs
 

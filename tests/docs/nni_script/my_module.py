@@ -3,8 +3,8 @@
 import torch
 import torch.nn as nn
 
-import torchprune_spatial.nni.algorithms  # noqa: F401
-from resolution_scaling.nni.autocompress.experiment import AbstractAutoCompressionModule
+import torchprune_spatial.nni  # noqa: F401
+from resolution_scaling.nni.autocompress import AbstractAutoCompressionModule
 
 
 def images():

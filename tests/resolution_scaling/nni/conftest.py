@@ -1,11 +1,20 @@
-import socket
+import importlib.util
 
 import pytest
+
+from tests.ports import free_port
 
 
 @pytest.fixture
 def port():
     """Of this machine, free."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
+    return free_port()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """Ask NNI for trials that ended more often than users do."""
+    if importlib.util.find_spec("nni") is not None:
+        from resolution_scaling.nni.experiment import recorded_experiment
+
+        monkeypatch.setattr(recorded_experiment, "POLL_S", 0.2)

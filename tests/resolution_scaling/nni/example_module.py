@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from resolution_scaling.nni import Algorithm, register_algorithm
-from resolution_scaling.nni.autocompress.experiment import AbstractAutoCompressionModule
+from resolution_scaling.nni.autocompress import AbstractAutoCompressionModule
 
 
 class Network(nn.Module):
@@ -51,7 +51,7 @@ def accuracy(model):
         return sum((model(x).argmax(1) == y).float().sum().item() for x, y in DataLoader(data(), 16)) / len(data())
 
 
-def halve(model, config_list, module, *, share=0.5):
+def halve(model, config_list, module_class, *, share=0.5):
     """The algorithm of a user: fewer outputs of the last convolution."""
     kept = int(16 * share)
     narrow, fc = nn.Conv2d(16, kept, 3, padding=1), nn.Linear(kept, 2)

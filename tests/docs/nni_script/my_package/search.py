@@ -2,9 +2,9 @@
 
 
 class MyClass:
-    """The subject."""
+    """What trials work on."""
 
 
-def measure(subject, parameters):
+def measure(module_class, parameters):
     """The wider the better."""
-    return {"default": parameters["width"] / 32, "name": subject.__name__}
+    return {"default": parameters["width"] / 32, "name": module_class.__name__}

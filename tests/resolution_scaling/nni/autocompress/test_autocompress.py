@@ -10,16 +10,16 @@ pytest.importorskip("nni")
 
 from resolution_scaling.nni import Algorithm, find_algorithm, register_algorithm
 from resolution_scaling.nni.algorithms import registry
-from resolution_scaling.nni.algorithms.module import NNI_3
-from resolution_scaling.nni.autocompress.compact_space import decode
-from resolution_scaling.nni.autocompress.experiment import (
+from resolution_scaling.nni.algorithms.generation import NNI_3
+from resolution_scaling.nni.autocompress import (
     AbstractAutoCompressionModule,
     AutoCompressionExperiment,
     AutoCompressionSearchSpaceGenerator,
 )
+from resolution_scaling.nni.autocompress.compact_space import decode
 from resolution_scaling.nni.autocompress.trial import compress_and_evaluate
 from resolution_scaling.nni.experiment import manager
-from resolution_scaling.nni.experiment.trial import run_trial
+from resolution_scaling.nni.experiment.trial import metric_of_trial
 
 from ..calibrated_module import Calibrated
 from ..example_module import Module, Network, Textual, train
@@ -240,8 +240,10 @@ def test_sparsifying_trainers_get_theirs_by_name():
 
 
 def test_an_evaluator_that_gives_text_is_a_failed_trial():
-    run, subject = (f"{function.__module__}:{function.__qualname__}" for function in (compress_and_evaluate, Textual))
-    metric, succeeded = run_trial(run, subject, choice("resolution", [], size=8), {})
+    run, module_class = (
+        f"{function.__module__}:{function.__qualname__}" for function in (compress_and_evaluate, Textual)
+    )
+    metric, succeeded = metric_of_trial(run, module_class, choice("resolution", [], size=8), {})
     assert not succeeded
     assert metric["error"] == "TypeError: a trial gave 'excellent' (str); expected a finite number"
 
@@ -393,11 +395,13 @@ def configured(module=Module, output=None, **sizes):
 
 def test_pruning_resolution_and_a_users_own_algorithm_in_one_search(tmp_path, port):
     """A grid of four points: the search ends by itself; costs are those of the table by hand."""
-    results = configured(output=tmp_path / "search").run(port)
+    experiment = configured(output=tmp_path / "search")
+    experiment.config.trial_concurrency = 2
+    results = experiment.run(port)
     found = {}
     for result in results:
         assert result.status == "succeeded"
-        assert 0 <= result.value <= 1
+        assert 0 <= result.score <= 1
         chosen = result.parameters["algorithm_name"]
         found[chosen["_name"], chosen.get("parameter::size")] = result.metrics["flops"]
     assert found == {
@@ -494,7 +498,7 @@ class Partial(AbstractAutoCompressionModule):
 
 
 def test_algorithms_of_the_script_itself_cannot_be_found_by_trials(port, monkeypatch):
-    def own(model, config_list, module):
+    def own(model, config_list, module_class):
         return model
 
     monkeypatch.setattr(own, "__module__", "__main__")

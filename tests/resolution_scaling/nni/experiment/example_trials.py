@@ -11,7 +11,7 @@ class Example:
     offset = 10.0
 
 
-def measure(subject, parameters, *, scale=1.0):
+def measure(module_class, parameters, *, scale=1.0):
     fate = parameters["fate"]
     if fate == "crash":
         raise RuntimeError("this trial was told to crash")
@@ -21,5 +21,5 @@ def measure(subject, parameters, *, scale=1.0):
         os.kill(os.getpid(), signal.SIGKILL)
     if fate == "slow":
         time.sleep(600)
-    value = float("nan") if fate == "nan" else subject.offset + scale * parameters["x"]
+    value = float("nan") if fate == "nan" else module_class.offset + scale * parameters["x"]
     return {"default": value, "flops": 2.0, "note": "measured"}

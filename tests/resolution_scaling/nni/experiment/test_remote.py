@@ -15,12 +15,10 @@ pytest.importorskip("nni")
 
 from nni.experiment import ExperimentConfig, RemoteMachineConfig
 
-from resolution_scaling.nni.autocompress.experiment import (
-    AutoCompressionExperiment,
-    AutoCompressionSearchSpaceGenerator,
-)
+from resolution_scaling.nni.autocompress import AutoCompressionExperiment, AutoCompressionSearchSpaceGenerator
 from resolution_scaling.nni.experiment import manager
 from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
+from tests.ports import free_port
 
 from ..example_module import Module
 from .example_trials import Example
@@ -46,11 +44,13 @@ def test_examples_are_configurations_that_nni_takes(name, tmp_path):
     for machine in getattr(config.training_service, "machine_list", []):
         machine.ssh_key_file = key
     experiment = AutoCompressionExperiment(Module, config, output=tmp_path / "search")
-    experiment._prepare()
+    experiment._prepare(experiment._call)
     made = experiment.config.json()
     python = "/opt/search/bin/python3" if "remote" in name else "python3"
     trial = f"{python} -m resolution_scaling.nni.experiment.trial --run {RUN_AUTOCOMPRESS}"
-    assert made["trialCommand"].startswith(f"{trial} --subject tests.resolution_scaling.nni.example_module:Module ")
+    assert made["trialCommand"].startswith(
+        f"{trial} --module-class tests.resolution_scaling.nni.example_module:Module "
+    )
     assert made["trainingService"].get("master", {}).get("command", made["trialCommand"]) == made["trialCommand"]
     assert made["trialConcurrency"] > 1
 
@@ -60,7 +60,7 @@ def test_a_command_around_the_trial_is_kept(tmp_path):
     config.trial_code_directory = ROOT
     config.trial_command = "export HOLIDAY=1 && {trial}"
     experiment = TrialExperiment(RUN, Example, space("good"), output=tmp_path / "search", config=config)
-    experiment._prepare()
+    experiment._prepare(experiment._call)
     assert experiment.config.trial_command.startswith(
         f"export HOLIDAY=1 && {sys.executable} -m resolution_scaling.nni."
     )
@@ -112,7 +112,7 @@ def test_trials_on_another_machine_over_ssh(tmp_path, ssh_server, monkeypatch):
     """This machine is the other one too, reached over SSH; NNI copies the code of the trials there."""
     code = tmp_path / "code"
     code.mkdir()
-    shutil.copy(ROOT / "tests" / "nni" / "example_trials.py", code / "remote_trials.py")
+    shutil.copy(Path(__file__).with_name("example_trials.py"), code / "remote_trials.py")
     monkeypatch.syspath_prepend(code)
     server_port, key = ssh_server
     config = ExperimentConfig("remote")
@@ -129,9 +129,6 @@ def test_trials_on_another_machine_over_ssh(tmp_path, ssh_server, monkeypatch):
         output=tmp_path / "search",
         config=config,
     )
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        portal = free.getsockname()[1]
-    results = experiment.run_all(portal)
-    assert sorted(result.value for result in results) == [11, 12]
+    results = experiment.run_all(free_port())
+    assert sorted(result.score for result in results) == [11, 12]
     assert manager.processes_of(experiment.id) == []

@@ -17,10 +17,10 @@ from resolution_scaling.nni.experiment.trial import (
     final_metrics,
     load_object,
     load_options,
-    run_trial,
+    metric_of_trial,
 )
 
-RUN, SUBJECT = (
+RUN, MODULE_CLASS = (
     "tests.resolution_scaling.nni.experiment.example_trials:measure",
     "tests.resolution_scaling.nni.experiment.example_trials:Example",
 )
@@ -42,7 +42,7 @@ def manager(monkeypatch):
 
 
 def test_a_trial_reports_its_metrics_and_its_parameters_once(manager):
-    status = trial.main(["--run", RUN, "--subject", SUBJECT, "--options", '{"scale": 0.5}'])
+    status = trial.main(["--run", RUN, "--module-class", MODULE_CLASS, "--options", '{"scale": 0.5}'])
     assert status == 0
     assert manager.reported == [
         {"default": 12.0, "flops": 2.0, "note": "measured", "parameters": '{"fate": "good", "x": 4}'}
@@ -50,14 +50,39 @@ def test_a_trial_reports_its_metrics_and_its_parameters_once(manager):
 
 
 def test_parameters_are_taken_before_the_users_code_is_imported(manager):
-    trial.main(["--run", RUN, "--subject", SUBJECT])
+    trial.main(["--run", RUN, "--module-class", MODULE_CLASS])
     assert manager.imported_before is False
+
+
+ENTRY = """
+import json, runpy, sys, types
+
+class Manager(types.ModuleType):
+    def get_next_parameter(self):
+        self.loaded = [name for name in HEAVY if name in sys.modules]
+        return {"fate": "good", "x": 4}
+
+    def report_final_result(self, metric):
+        print(json.dumps([self.loaded, metric["default"]]))
+
+HEAVY = ["nni.compression", "nni.experiment", "torch._dynamo", "torch_pruning", MODULE_CLASS.partition(":")[0]]
+sys.modules["nni"] = Manager("nni")
+sys.argv = ["trial", "--run", RUN, "--module-class", MODULE_CLASS]
+runpy.run_module("resolution_scaling.nni.experiment.trial", run_name="__main__")
+"""
+
+
+def test_the_entry_takes_its_parameters_before_hosts_and_the_users_code_are_imported():
+    """On NNI 3.0 a trial that dies before it took its parameters leaves them to another."""
+    code = f"RUN, MODULE_CLASS = {RUN!r}, {MODULE_CLASS!r}\n{ENTRY}"
+    done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[[], 14.0]"], done.stderr  # 10 + 4
 
 
 @pytest.mark.parametrize(("fate", "error"), [("crash", "RuntimeError: this trial was told to crash"), ("nan", "nan")])
 def test_a_failing_trial_reports_a_finite_penalty_and_exits_with_1(manager, fate, error):
     manager.parameters = {"fate": fate, "x": 1}
-    assert trial.main(["--run", RUN, "--subject", SUBJECT]) == 1
+    assert trial.main(["--run", RUN, "--module-class", MODULE_CLASS]) == 1
     (metric,) = manager.reported
     assert metric["default"] == PENALTY == -1e9
     assert error in metric["error"]
@@ -66,17 +91,17 @@ def test_a_failing_trial_reports_a_finite_penalty_and_exits_with_1(manager, fate
 
 def test_penalty_and_exit_status_can_be_told(manager):
     manager.parameters = {"fate": "crash", "x": 1}
-    assert trial.main(["--run", RUN, "--subject", SUBJECT, "--penalty=7", "--failed-status=0"]) == 0
+    assert trial.main(["--run", RUN, "--module-class", MODULE_CLASS, "--penalty=7", "--failed-status=0"]) == 0
     assert manager.reported[0]["default"] == 7
 
 
 def test_code_that_cannot_be_imported_is_a_failed_trial_too(manager):
-    assert trial.main(["--run", RUN, "--subject", "tests.nowhere:Example"]) == 1
+    assert trial.main(["--run", RUN, "--module-class", "tests.nowhere:Example"]) == 1
     assert "No module named 'tests.nowhere'" in manager.reported[0]["error"]
 
 
 def test_code_that_leaves_by_sys_exit_is_a_failed_trial_too():
-    metric, succeeded = run_trial(RUN, SUBJECT, {"fate": "exit"}, {})
+    metric, succeeded = metric_of_trial(RUN, MODULE_CLASS, {"fate": "exit"}, {})
     assert not succeeded
     assert metric["error"].startswith("SystemExit")
 
@@ -124,7 +149,7 @@ def test_options_survive_any_shell():
 
 @pytest.mark.parametrize("options", [{"a": object()}, {"a": math.nan}, {"a": {1, 2}}])
 def test_options_must_be_json(options):
-    with pytest.raises(TypeError, match=r"options are .*; expected what JSON can hold"):
+    with pytest.raises(TypeError, match=r"options are .*; expected numbers, strings, lists and dicts"):
         dump_options(options)
 
 
@@ -149,7 +174,7 @@ def test_a_record_is_read_back_and_what_a_kill_left_of_its_last_line_is_cut_off(
     again = TrialRecord(path)
     assert again.results == [good, bad, killed]
     assert [result.status for result in again.results] == ["succeeded", "failed", "failed"]
-    assert [result.value for result in again.results] == [0.5, None, None]
+    assert [result.score for result in again.results] == [0.5, None, None]
     assert [result.parameters for result in again.results] == [{"x": 1}, {"x": 2}, None]
     assert "bb" in again
     assert "dd" not in again

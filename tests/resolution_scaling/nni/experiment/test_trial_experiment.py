@@ -17,15 +17,18 @@ import pytest
 
 pytest.importorskip("nni")
 
-from nni.experiment import ExperimentConfig
+from nni.experiment import Experiment, ExperimentConfig
 
-from resolution_scaling.nni.experiment import manager, stored_profile
+from resolution_scaling.nni.autocompress import AutoCompressionExperiment
+from resolution_scaling.nni.experiment import manager, recorded_experiment, stored_profile
+from resolution_scaling.nni.experiment.experiment_state import ExperimentState
 from resolution_scaling.nni.experiment.trial_code import code_directory_of, import_path
 from resolution_scaling.nni.experiment.trial_experiment import TrialExperiment
 
+from ..example_module import Module
 from .example_trials import Example
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 RUN = "tests.resolution_scaling.nni.experiment.example_trials:measure"
 
 
@@ -53,6 +56,7 @@ def test_a_search_ends_by_itself_records_failures_and_leaves_nothing_behind(tmp_
         options={"scale": 0.5},
         tuner="GridSearch",
         max_trials=10,
+        concurrency=2,
         output=tmp_path / "search",
     )
     seen = []
@@ -61,8 +65,8 @@ def test_a_search_ends_by_itself_records_failures_and_leaves_nothing_behind(tmp_
     by_fate = {result.parameters["fate"] if result.parameters else "killed": result for result in results}
     assert len(results) == len(by_fate) == 4
     good, crash, nan, killed = (by_fate[fate] for fate in ("good", "crash", "nan", "killed"))
-    assert (good.status, good.value, good.metrics["flops"]) == ("succeeded", 10.5, 2)  # 10 + 0.5 * 1
-    assert (crash.status, crash.value, crash.metrics["default"]) == ("failed", None, -1e9)
+    assert (good.status, good.score, good.metrics["flops"]) == ("succeeded", 10.5, 2)  # 10 + 0.5 * 1
+    assert (crash.status, crash.score, crash.metrics["default"]) == ("failed", None, -1e9)
     assert crash.metrics["error"] == "RuntimeError: this trial was told to crash"
     assert (nan.status, nan.parameters) == ("failed", {"fate": "nan", "x": 1})
     assert (killed.status, killed.parameters) == ("failed", None)
@@ -154,7 +158,7 @@ def test_tuners_go_on_after_trials_that_failed(tmp_path, port, tuner):
     for result in results:
         good = result.parameters["fate"] == "good"
         assert result.status == ("succeeded" if good else "failed")
-        assert result.value == (10 + result.parameters["x"] if good else None)
+        assert result.score == (10 + result.parameters["x"] if good else None)
 
 
 @pytest.mark.slow
@@ -233,6 +237,37 @@ def test_an_output_that_holds_a_search_is_not_overwritten(tmp_path):
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds a search already: resume it, or choose another"):
         TrialExperiment(RUN, Example, space("good"), output=tmp_path)
+
+
+def attributes(experiment):
+    return {name for name in vars(experiment) if not name.startswith("__")}
+
+
+def test_every_experiment_is_made_by_the_constructors_of_nni(tmp_path, monkeypatch):
+    """Each has what NNI's own constructor sets, here one attribute more, and keeps what it was given."""
+    made = Experiment.__init__
+
+    def __init__(self, *arguments, **options):
+        made(self, *arguments, **options)
+        self.set_by_nni = True
+
+    monkeypatch.setattr(Experiment, "__init__", __init__)
+    monkeypatch.setattr(stored_profile, "change", lambda *arguments: None)
+    monkeypatch.setattr(
+        recorded_experiment.launcher, "get_stopped_experiment_config", lambda *arguments: ExperimentConfig("local")
+    )
+    ExperimentState("abcd1234", 1, str(tmp_path), None, 7).write(tmp_path)
+    experiments = [
+        TrialExperiment(RUN, Example, space("good"), output=tmp_path / "a"),
+        AutoCompressionExperiment(Module, "local", output=tmp_path / "b"),
+        AutoCompressionExperiment.resume(tmp_path, max_trials=9),
+    ]
+    for experiment in experiments:
+        assert attributes(experiment) >= attributes(Experiment("local")) | {"set_by_nni"}
+        assert isinstance(experiment.config, ExperimentConfig)
+    assert experiments[2].id == "abcd1234"
+    assert experiments[2].config.max_trial_number == 9
+    assert len({experiment.id for experiment in experiments}) == 3
 
 
 def test_there_must_be_a_search_to_resume(tmp_path):
@@ -333,5 +368,5 @@ def test_classes_that_trials_cannot_import(tmp_path, monkeypatch):
 def test_the_name_under_which_trials_import_a_class():
     assert code_directory_of(Example) == ROOT
     assert import_path(Example, ROOT) == "tests.resolution_scaling.nni.experiment.example_trials:Example"
-    assert import_path(Example, ROOT / "tests") == "nni.example_trials:Example"
+    assert import_path(Example, ROOT / "tests") == "resolution_scaling.nni.experiment.example_trials:Example"
     assert import_path(ExperimentConfig, ROOT) == "nni.experiment.config.experiment_config:ExperimentConfig"

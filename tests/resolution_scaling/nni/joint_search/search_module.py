@@ -24,7 +24,7 @@ def flops(channels, size, low):
     return 2 * 9 * (channels * size**2 + 16 * channels * low**2)
 
 
-def narrow(model, config_list, module, factor=None):
+def narrow(model, config_list, module_class, factor=None):
     """Keep the first channels of the first convolution."""
     first, second = model[0], model[2]
     ratio = 1 - 1 / factor if factor else config_list[0]["sparsity"]
@@ -37,9 +37,9 @@ def narrow(model, config_list, module, factor=None):
     return model
 
 
-def blind(model, config_list, module):
+def blind(model, config_list, module_class):
     """Like those of NNI: it cannot tell beforehand what it leaves."""
-    return narrow(model, config_list, module)
+    return narrow(model, config_list, module_class)
 
 
 for algorithm in (Algorithm("narrow", narrow, narrow), Algorithm("blind", blind)):

@@ -74,7 +74,7 @@ def test_the_sum_by_hand():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(value):
-    with pytest.raises(ValueError, match=f"a score is {value}; leave networks out that failed"):
+    with pytest.raises(ValueError, match=f"a score is {value}; leave out networks that failed"):
         pareto_front([1.0], [value])
     with pytest.raises(ValueError, match=f"a cost is {value}"):
         hypervolume([1.0], [1.0], (value, 0))

@@ -9,17 +9,19 @@ import pytest
 pytest.importorskip("nni")
 
 from resolution_scaling.nni.joint_search.searching import resume_search, search
-from resolution_scaling.nni.joint_search.tuners.steady_tpe import SteadyTPE
+from resolution_scaling.nni.tuners.loaded_by_nni.steady_tpe import SteadyTPE
 
+from ..functions_of_nni import changed_since, functions_of_nni
 from .search_module import Faulty, Searched, flops
 
 LIMIT = flops(6, 16, 12)
 PRUNING = {"narrow": [0.25, 0.5], "blind": [0.75]}
+CHANNELS = {"none": 8, "narrow 0.25": 6, "narrow 0.5": 4, "blind 0.75": 2}
 
 
 def expected(row):
     """Channels and FLOPs by what the row says was done."""
-    channels = {"none": 8, "narrow 0.25": 6, "narrow 0.5": 4, "blind 0.75": 2}[row["pruning"]]
+    channels = CHANNELS[row["pruning"]]
     low = {"keep": 16, "12 px": 12, "8 px": 8}[row["resolution"]]
     return channels, flops(channels, 16, low)
 
@@ -31,14 +33,21 @@ def check(row):
     assert row["feasible"] == (cost <= LIMIT)
     assert row["accuracy"] == (channels / 8 if row["feasible"] else None)
     if not row["feasible"]:
-        assert row["default"] == pytest.approx(-3 * cost / LIMIT)
+        assert row["score"] == pytest.approx(-3 * cost / LIMIT)
 
 
-def test_a_grid_is_searched_to_its_end(port, tmp_path):
-    seen = []
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        pytest.param({"narrow": [0.5]}, id="four points"),
+        pytest.param(PRUNING, id="eight points", marks=pytest.mark.slow),
+    ],
+)
+def test_a_grid_is_searched_to_its_end(pruning, port, tmp_path):
+    seen, functions = [], functions_of_nni()
     result = search(
         Searched,
-        pruning=PRUNING,
+        pruning=pruning,
         size=[8],
         limits={"flops": LIMIT},
         tuner="GridSearch",
@@ -48,22 +57,18 @@ def test_a_grid_is_searched_to_its_end(port, tmp_path):
         port=port,
         on_trial=seen.append,
     )
+    choices = ["none", *(f"{name} {ratio}" for name, ratios in pruning.items() for ratio in ratios)]
     assert collections.Counter((row["pruning"], row["resolution"]) for row in result.rows) == {
-        (pruning, resolution): 1
-        for pruning in ("none", "narrow 0.25", "narrow 0.5", "blind 0.75")
-        for resolution in ("keep", "8 px")
+        (choice, resolution): 1 for choice in choices for resolution in ("keep", "8 px")
     }
     for row in result.rows:
         check(row)
     assert [trial.trial for trial in seen] == [row["trial"] for row in result.rows]
     lines = (tmp_path / "search" / "trials.jsonl").read_text().splitlines()
     assert [json.loads(line)["trial"] for line in lines] == [row["trial"] for row in result.rows]
-    assert [(row["pruning"], row["resolution"]) for row in result.front()] == [
-        ("blind 0.75", "8 px"),
-        ("narrow 0.5", "8 px"),
-        ("narrow 0.25", "8 px"),
-        ("none", "8 px"),
-    ]
+    assert changed_since(functions) == []
+    front = [(choice, "8 px") for choice in sorted(choices, key=lambda choice: CHANNELS[choice])]
+    assert [(row["pruning"], row["resolution"]) for row in result.front()] == front
 
 
 def test_tpe_survives_the_end_of_a_trial_that_is_still_running():
@@ -98,7 +103,7 @@ def test_every_tuner_searches(tuner, port, tmp_path):
         check(row)
         points[row["pruning"], row["resolution"]] += not row["repeated"]
     assert max(points.values()) <= 2  # two at once may try the same point
-    assert max(row["default"] for row in result.rows) > 0
+    assert max(row["score"] for row in result.rows) > 0
 
 
 @pytest.mark.slow

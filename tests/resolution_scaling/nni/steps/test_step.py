@@ -2,6 +2,7 @@
 # ruff: noqa: E402
 
 import copy
+import gc
 import logging
 import pickle
 import re
@@ -20,7 +21,7 @@ torchvision = pytest.importorskip("torchvision")
 import nni
 from nni.compression import TorchEvaluator
 from nni.compression.pruning import L1NormPruner
-from nni.compression.speedup import ModelSpeedup
+from nni.compression.speedup import ModelSpeedup, replacement
 from nni.compression.speedup.error_code import EmptyLayerError
 from schema import SchemaError
 
@@ -126,7 +127,7 @@ def test_resnet_in_both_orders():
     assert rs.profile(scaled_first, x).macs == resnet_macs_by_hand(scaled_first, 96, 64)
     torch.export.export(scaled_first, (x,))
 
-    scaler.undo()
+    scaler.undo_scaling()
     assert_same(pruned_first, pruned, x)
 
 
@@ -172,7 +173,7 @@ def test_other_networks(name, first):
     assert model(low).shape == outputs
     assert rs.profile(model, low).macs < 0.55 * before
     torch.export.export(model, (low,))
-    scaler.undo()
+    scaler.undo_scaling()
     assert model(full).shape == outputs
     assert 0.3 * before < rs.profile(model, full).macs < before
 
@@ -202,7 +203,7 @@ def test_vit_by_hand():
     assert (network.method, network.before.grid, network.after.grid) == ("tokens", (4, 4), (3, 3))
     assert network.modules == ("encoder",)
     assert model(torch.rand(2, 3, 48, 48)).shape == (2, 10)
-    assert scaler.uncompress() is model
+    assert scaler.undo_scaling() is model
     assert_same(model, before, x)
 
 
@@ -225,7 +226,7 @@ def test_undo_is_exact_and_compress_repeats():
     for _ in range(2):
         scaler.compress()
         assert rs.profile(model, x).macs == small_macs(16)
-        scaler.undo()
+        scaler.undo_scaling()
         assert_same(model, before, x)
     assert scaler.plan is None
 
@@ -238,7 +239,7 @@ def test_outputs_that_are_maps_keep_their_size_and_undo_takes_the_hook_away():
     _, plan = scaler.compress()
     assert plan.networks[0].modules == ("", "encoder.0.0")
     assert model(x).shape == (1, 1, 64, 64)
-    scaler.undo()
+    scaler.undo_scaling()
     assert not model._forward_hooks
     assert_same(model, before, x)
 
@@ -251,6 +252,38 @@ def test_a_scaled_network_can_be_copied_and_pickled():
         assert type(copied[0]).__name__ == "Conv2d"
         prune(copied, x, CONVOLUTIONS)
         assert rs.profile(copied, x).macs == 9 * (3 * 4 * 32**2 + 4 * 8 * 16**2) + 8 * 4
+
+
+def test_nni_is_as_it_was_when_no_reduced_convolution_is_left():
+    gc.collect()  # the networks of other tests
+    own = replacement.replace_module["Conv2d"]
+    config_list = [{"size": 16, "input_size": 32}]
+    undone, deleted = (ResolutionScaler(small_net(), config_list) for _ in range(2))
+    assert replacement.replace_module["Conv2d"] is own
+    for scaler in (undone, deleted):
+        scaler.compress()
+    copied = copy.deepcopy(undone.bound_model)
+    undone.undo_scaling()
+    assert replacement.replace_module["Conv2d"] is not own
+    del scaler, deleted
+    gc.collect()
+    assert replacement.replace_module["Conv2d"] is not own
+    rs.undo_scaling(copied)
+    del copied
+    gc.collect()
+    assert replacement.replace_module["Conv2d"] is own
+
+
+def test_nni_is_as_it_was_after_a_scaling_that_failed():
+    gc.collect()
+    own = replacement.replace_module["Conv2d"]
+    model = nn.ModuleDict({"first": small_net(), "second": vit()})
+    configs = [{"op_names": ["first"], "size": 16, "input_size": 32}, {"op_names": ["second"], "grid": 3}]
+    scaler = ResolutionScaler(model, configs)
+    model["second"].encoder.pos_embedding = None  # broken since
+    with pytest.raises(AttributeError):
+        scaler.compress()
+    assert replacement.replace_module["Conv2d"] is own
 
 
 def test_a_network_that_a_pruner_has_wrapped():
@@ -270,7 +303,7 @@ def test_a_network_that_a_pruner_has_wrapped():
     handle.remove()
     assert maps[0].shape == (1, 16, 16, 16)
     assert torch.equal(maps[0].amax((0, 2, 3)) == 0, off)  # the masks still work
-    scaler.undo()
+    scaler.undo_scaling()
     assert torch.equal(model(x), before)
     scaler.compress()
     scaler.unwrap_model()
@@ -313,7 +346,7 @@ def test_a_pruner_made_from_the_scaler_trains_at_the_low_resolution(compressed):
     pruner.unwrap_model()
     assert not torch.equal(model[3].weight, weight)
     assert rs.profile(model, x[:1]).macs == small_macs(16)
-    scaler.undo()
+    scaler.undo_scaling()
     assert rs.profile(model, x[:1]).macs == small_macs(32)
 
 
@@ -443,7 +476,7 @@ def test_undo_refuses_what_was_trained():
     with torch.no_grad():
         model.encoder.pos_embedding.add_(1)
     with pytest.raises(ValueError, match="were trained"):
-        scaler.undo()
+        scaler.undo_scaling()
 
 
 # Where NNI 3.0 fails with a current PyTorch, and the way round that docs/nni_step.md gives

@@ -1,4 +1,4 @@
-"""What pruners of NNI say that is to go: zeros in masks of parameters."""
+"""The masks of NNI's pruners: which parameters they keep."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Masks = dict[str, dict[str, torch.Tensor | None]]
 
 
 def check_masks(masks: Masks, config_list: list[Any]) -> None:
-    """See that a configuration found something to prune.
+    """Check that a configuration selected layers to prune.
 
     Raises:
-        ValueError: it found no layer.
+        ValueError: it selected none.
     """
     if not masks:
         raise ValueError(f"config_list fits no layer of the network: {config_list!r}")
 
 
 def fix_masks(network: nn.Module, masks: Masks) -> None:
-    """Let pruned weights stay zero, also while the network is trained on."""
+    """Keep pruned weights at zero, also during later training."""
     for name, of_module in masks.items():
         module = network.get_submodule(name)
         for parameter, mask in of_module.items():
@@ -33,10 +33,10 @@ def fix_masks(network: nn.Module, masks: Masks) -> None:
 
 
 def masks_of_convolutions(network: nn.Module, masks: Masks) -> Masks:
-    """Masks of the convolutions whose channels those of batch norms scale: NNI 3.0's speed-up starts from these only.
+    """From masks of batch norms, the masks of the convolutions before them: NNI 3.0's speed-up starts from these only.
 
     Raises:
-        ValueError: a batch norm does not follow directly on a convolution or a linear layer.
+        ValueError: a batch norm does not directly follow a convolution or a linear layer.
     """
     made: Masks = {}
     for node in torch.fx.symbolic_trace(network).graph.nodes:
@@ -46,8 +46,8 @@ def masks_of_convolutions(network: nn.Module, masks: Masks) -> Masks:
         layer = network.get_submodule(before.target) if before.op == "call_module" else None
         if not isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
             raise ValueError(
-                f"batch norm {node.target} does not follow on a convolution, whose channels could go with it: exclude "
-                "it from the config_list"
+                f"batch norm {node.target} does not follow a convolution from which its channels could be removed: "
+                "exclude it from the config_list"
             )
         kept: Any = masks[node.target]["weight"]
         weight = kept.reshape(-1, *[1] * (layer.weight.ndim - 1)).expand_as(layer.weight).clone()

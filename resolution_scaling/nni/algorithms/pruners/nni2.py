@@ -1,4 +1,4 @@
-"""The pruners and quantizers of NNI 2.10.1's AutoCompress, as algorithms of searches; pruned layers really shrink."""
+"""The pruners and quantizers of NNI 2.10.1's AutoCompress, as algorithms that really remove pruned channels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch.nn as nn
 from nni.algorithms.compression.pytorch.auto_compress.constants import PRUNER_DICT, QUANTIZER_DICT
 from nni.compression.pytorch.speedup import ModelSpeedup
 
+from ..module_class import ModuleClass, dummy_input_of, training_needs
+from ..registry import Algorithm, Compress
 from .masks import check_masks, fix_masks
-from .module import example_input, training_needs
-from .registry import Algorithm, Compress, algorithm_names, register_algorithm
 
 UNTRAINED = ("level", "l1", "l2", "fpgm")
 FINE_TUNED = frozenset(QUANTIZER_DICT)
-"""Algorithms that fine-tune by themselves: quantizers learn through an optimizer that NNI changed."""
+"""Algorithms that fine-tune by themselves: quantizers train with an optimizer that NNI has changed."""
 
 LOST: dict[str, str] = {}
-"""Algorithms of the other generation, and the way round."""
+"""Algorithms of NNI 3.0 that this one lacks, with what to use in their place."""
 
 NAMES = frozenset({*PRUNER_DICT, *QUANTIZER_DICT})
 SPEEDS_UP = frozenset(PRUNER_DICT) - {"level"}
@@ -28,26 +28,26 @@ SPEEDS_UP = frozenset(PRUNER_DICT) - {"level"}
 
 
 def parameters_of(name: str) -> list[str]:
-    """What an algorithm of NNI can be told beside its ``config_list``."""
+    """The parameters that an algorithm of NNI takes beside its ``config_list``."""
     ours = {"self", "model", "config_list", "optimizer", "trainer", "criterion", "dummy_input"}
     compressor = {**PRUNER_DICT, **QUANTIZER_DICT}[name]
     return [parameter for parameter in inspect.signature(compressor.__init__).parameters if parameter not in ours]
 
 
 def _pruner(name: str) -> Compress:
-    def prune(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
-        """Prune a copy of the network, and take the pruned channels out.
+    def prune(model: nn.Module, config_list: list[Any], module_class: ModuleClass, **parameters: Any) -> nn.Module:
+        """Prune a copy of the network, and remove the pruned channels.
 
-        Unlike NNI's own AutoCompress, which leaves pruned weights in their layers, as zeros. ``'level'`` prunes single
-        weights, and is left so.
+        NNI's own AutoCompress leaves pruned weights in their layers, as zeros. ``'level'`` prunes single weights, and
+        keeps them as zeros here too.
         """
         network = copy.deepcopy(model)
-        example = example_input(module, f"{name!r} needs to speed the network up") if name in SPEEDS_UP else None
+        example = dummy_input_of(module_class, f"{name!r} needs to speed the network up") if name in SPEEDS_UP else None
         if parameters.get("dependency_aware"):
             parameters["dummy_input"] = example
         training: tuple[Any, ...] = ()
         if name not in UNTRAINED:
-            factory, criterion, trainer = training_needs(module, name)
+            factory, criterion, trainer = training_needs(module_class, name)
             training = (factory(network.parameters()), trainer, criterion)
         pruner = PRUNER_DICT[name](network, config_list, *training, **parameters)
         pruner.compress()
@@ -72,24 +72,28 @@ def _pruner(name: str) -> Compress:
 
 
 def _quantizer(name: str) -> Compress:
-    def quantize(model: nn.Module, config_list: list[Any], module: Any, **parameters: Any) -> nn.Module:
+    def quantize(model: nn.Module, config_list: list[Any], module_class: ModuleClass, **parameters: Any) -> nn.Module:
         """Quantize a copy of the network, and fine-tune it through the quantizer's optimizer."""
         network = copy.deepcopy(model)
-        factory = module.optimizer_factory()
+        factory = module_class.optimizer_factory()
         optimizer = None if factory is None else factory(network.parameters())
         quantizer_class = QUANTIZER_DICT[name]
         if "dummy_input" in inspect.signature(quantizer_class.__init__).parameters:
-            parameters["dummy_input"] = example_input(module, f"{name!r} needs to find batch norms behind layers")
+            parameters["dummy_input"] = dummy_input_of(
+                module_class, f"{name!r} needs to find batch norms behind layers"
+            )
         network = quantizer_class(network, config_list, optimizer, **parameters).compress()
-        trainer = module.post_compress_finetuning_trainer(name)
+        trainer = module_class.post_compress_finetuning_trainer(name)
         if trainer is not None:
-            for epoch in range(module.post_compress_finetuning_epochs(name)):
-                trainer(network, optimizer, module.criterion(), epoch)
+            for epoch in range(module_class.post_compress_finetuning_epochs(name)):
+                trainer(network, optimizer, module_class.criterion(), epoch)
         return network
 
     return quantize
 
 
-for _name, _make in [*((name, _pruner) for name in PRUNER_DICT), *((name, _quantizer) for name in QUANTIZER_DICT)]:
-    if _name not in algorithm_names():
-        register_algorithm(Algorithm(_name, _make(_name)))
+ALGORITHMS = [
+    *(Algorithm(name, _pruner(name)) for name in PRUNER_DICT),
+    *(Algorithm(name, _quantizer(name)) for name in QUANTIZER_DICT),
+]
+"""All of them, to be registered."""
