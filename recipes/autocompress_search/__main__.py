@@ -35,7 +35,8 @@ from ..experiments.command_line import command_of, ending_in_words, refusing, sh
 from ..experiments.files import claim_folder, replacing
 from ..experiments.run_facts import bullets, version_of
 from ..experiments.training import Hardware, Training, save_weights, train
-from .task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
+from ..networks.resnet import SmallResNet
+from .task import IMAGE_PX, TASK_VARIABLE, Task
 
 RATIOS = {"_type": "quniform", "_value": [0.1, 0.6, 0.1]}
 PRUNING = {"l1": RATIOS, "spatial_mask": RATIOS}

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import torchprune_spatial.nni.algorithms  # noqa: F401  by this the trials know 'spatial_mask'
 from resolution_scaling.nni.autocompress.experiment import AbstractAutoCompressionModule
 
-from .task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
+from ..networks.resnet import SmallResNet
+from .task import IMAGE_PX, TASK_VARIABLE, Task
 
 
 class SearchedNetwork(AbstractAutoCompressionModule):

@@ -19,7 +19,7 @@ from torchvision.models import resnet50
 
 import resolution_scaling as rs
 
-from ..autocompress_search.task import SmallResNet
+from ..networks.resnet import SmallResNet
 from ..datasets.images import load_images
 from ..experiments.classification import Augmentation, Classification, Variant
 from ..experiments.command_line import classification_arguments, ending_in_words, hardware_of, refusing

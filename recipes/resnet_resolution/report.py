@@ -17,7 +17,7 @@ from ..experiments.claims import Claim, Interval, claims_table
 from ..experiments.classification import Classification
 from ..experiments.files import replacing, save_figures
 from ..experiments.run_facts import bullets, run_facts
-from ..resolution_costs.__main__ import resnet_costs
+from ..resolution_costs.costs import resnet_costs
 
 NETWORK = ["method", "setting"]
 DEFAULT_RATIO = 224 / 176

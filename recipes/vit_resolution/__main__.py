@@ -24,7 +24,7 @@ from ..datasets.images import load_images
 from ..experiments.classification import Augmentation, Classification, Variant
 from ..experiments.command_line import classification_arguments, ending_in_words, hardware_of, refusing
 from ..experiments.training import Training
-from ..vit_table1.__main__ import VIT_S
+from ..vit_table1.table import VIT_S
 from .report import AS_PRINTED, FULL_GRID, HIGH_GRID, LOW_GRID, grid_network, write_report
 
 GRIDS = (8, 11, 12, 13, 14, 15)

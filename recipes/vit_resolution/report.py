@@ -21,8 +21,8 @@ from ..experiments.claims import Claim, Interval, claims_table
 from ..experiments.classification import Classification
 from ..experiments.files import replacing, save_figures
 from ..experiments.run_facts import bullets, run_facts
-from ..resolution_costs.__main__ import vit_costs
-from ..vit_table1.__main__ import TABLE_1, VIT_S, Row, compare
+from ..resolution_costs.costs import vit_costs
+from ..vit_table1.table import TABLE_1, VIT_S, Row, compare
 
 FULL_GRID, REDUCED_GRID = 14, 12
 """Tokens a side of ViT-S, and those that save the paper's 28 % of its FLOPs."""

@@ -8,8 +8,9 @@ from filelock import FileLock
 
 from recipes.autocompress_search import __main__ as autocompress_search
 from recipes.autocompress_search.__main__ import PRESETS, Searches, main, parse_arguments
-from recipes.autocompress_search.task import CLASSES, IMAGE_PX, SmallResNet, Task
+from recipes.autocompress_search.task import CLASSES, IMAGE_PX, Task
 from recipes.experiments.training import Training
+from recipes.networks.resnet import SmallResNet
 from resolution_scaling.nni.joint_search.limits import count_costs
 
 TINY = dataclasses.replace(

@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from recipes.autocompress_search.task import SmallResNet
+from recipes.networks.resnet import SmallResNet
 from recipes.experiments import training
 from recipes.experiments.training import Training
 from recipes.resnet_resolution import report as resnet_resolution_report

@@ -14,7 +14,7 @@ from recipes.vit_resolution import __main__ as vit_resolution
 from recipes.vit_resolution import report as vit_resolution_report
 from recipes.vit_resolution.__main__ import PRESETS, main, parse_arguments
 from recipes.vit_resolution.report import AS_PRINTED, judged_claims, table_1
-from recipes.vit_table1.__main__ import TABLE_1
+from recipes.vit_table1.table import TABLE_1
 
 TINY = dataclasses.replace(
     PRESETS["smoke"],

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torchvision.models import vit_b_16
 
-from recipes.vit_table1.__main__ import TABLE_1, compare, main
+from recipes.vit_table1.__main__ import main
+from recipes.vit_table1.table import TABLE_1, compare
 from resolution_scaling.cost.profiling import profile
 
 
