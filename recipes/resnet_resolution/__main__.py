@@ -19,11 +19,11 @@ from torchvision.models import resnet50
 
 import resolution_scaling as rs
 
-from ..networks.resnet import SmallResNet
 from ..datasets.images import load_images
 from ..experiments.classification import Augmentation, Classification, Variant
 from ..experiments.command_line import classification_arguments, ending_in_words, hardware_of, refusing
 from ..experiments.training import Training
+from ..networks.resnet import SmallResNet
 from .report import write_report
 
 

@@ -8,9 +8,9 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from recipes.networks.resnet import SmallResNet
 from recipes.experiments import training
 from recipes.experiments.training import Training
+from recipes.networks.resnet import SmallResNet
 from recipes.resnet_resolution import report as resnet_resolution_report
 from recipes.resnet_resolution.__main__ import PRESETS, main, parse_arguments
 from recipes.resnet_resolution.report import accuracy_at, choose_sizes, judged_claims
