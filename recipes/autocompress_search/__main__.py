@@ -2,7 +2,7 @@
 
 A small ResNet is trained once. Then NNI (2.10.1 or 3.0) searches for networks that keep a limit on FLOPs: jointly, and
 with the same number of trials by pruning alone; resolutions alone are few, and all tried. The three Pareto fronts,
-their hypervolumes, and every trial are written to the output folder; a run that was stopped goes on from there. While a
+their hypervolumes, and every trial are written to the output folder; a run that was stopped continues from there. While a
 search runs, NNI's web portal shows it.
 """
 
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
                 searches = Searches(options)
             files = searches.run()
     except (ValueError, RuntimeError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}. When that is put right, the same command goes on from {options.output}")
+        sys.exit(f"error: {error}. When that is put right, the same command continues from {options.output}")
     show_report(options.output, files)
 
 

@@ -147,7 +147,7 @@ class StudyExperiment:
         """Fill in the missing rows, and return those of the unpruned network and of the cells.
 
         Raises:
-            SittingOver: the time of the hardware is up; the same call goes on from here.
+            SittingOver: the time of the hardware is up; the same call continues from here.
         """
         start = time.perf_counter()
         self.classifier = None

@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(recipe, count, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     code, errors = ended(process)
     assert code == 1
-    assert errors.splitlines()[-1] == f"stopped; the same command goes on from {tmp_path}"
+    assert errors.splitlines()[-1] == f"stopped; the same command continues from {tmp_path}"
     assert not left_running(tmp_path)
 
 
