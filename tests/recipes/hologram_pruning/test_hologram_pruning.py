@@ -78,27 +78,27 @@ def test_from_command_to_report(run, tmp_path, drawn):
     assert "--output" in report
     assert not list(tmp_path.rglob("*.partial"))
     assert not list(tmp_path.rglob("checkpoints"))
-    assert_examples_are_drawn(drawn["reconstructions.png"], results)
+    assert_examples_are_drawn(drawn["reconstructions.png"], tmp_path / "base_0" / "examples")
     assert_results_are_drawn(drawn["performance.png"], results)
     filters = [panel.collections for panel in drawn["filters.png"].axes]
     assert [sum(len(points.get_offsets()) for points in panel) for panel in filters] == [4, 8, 16, 16, 8, 4]
-    first_target = load_digits()[0][12] > 0.5  # behind the twelve test digits
-    mask, *coverages = [panel.images[0].get_array() for panel in drawn["masks.png"].axes if panel.images][1:]
-    for coverage in (mask, *coverages):
-        share = 28**2 / coverage.size * first_target.float().mean() * (coverage.size / 64**2)
-        assert float(coverage.mean()) == pytest.approx(float(share), abs=1e-3)
+    object_mask = torch.zeros(1, 64, 64)
+    object_mask[:, 18:46, 18:46] = load_digits()[0][12] > 0.5  # the first validation digit, behind twelve test digits
+    grids = [panel.images[0].get_array() for panel in drawn["masks.png"].axes[1:5]]
+    for grid, cell_px in zip(grids, (1, 2, 4, 8), strict=True):
+        np.testing.assert_allclose(grid, F.avg_pool2d(object_mask, cell_px)[0], atol=1e-6)
 
 
-def assert_examples_are_drawn(figure, results):
-    """A row of six images for each of holograms, targets and networks, which all show something different."""
+def assert_examples_are_drawn(figure, folder):
+    """A row of six images for each of holograms, targets and networks, and all rows differ."""
     rows = [[panel.images[0].get_array() for panel in figure.axes[i : i + 6]] for i in range(0, len(figure.axes), 6)]
-    assert len(rows) == 2 + len(results)
-    targets = OPTICS["small"].targets(load_digits()[0][:6])[:, 0]
-    np.testing.assert_allclose(rows[1], targets)
-    for row in (rows[0], *rows[2:]):
-        assert all(np.ptp(image) > 0.01 for image in row)
-        assert not np.allclose(row, targets, atol=0.1)
-    for row, other in itertools.pairwise(rows):
+    holograms, targets, *networks = map(np.array, rows)
+    np.testing.assert_allclose(targets, OPTICS["small"].targets(load_digits()[0][:6])[:, 0])
+    assert (np.ptp(holograms, axis=(1, 2)) == 1).all()
+    names = ("unpruned_1", "random_0.5", "weight_sum_0.5", "spatial_mask_0.5", "spatial_mask_literal_0.5")
+    for images, name in zip(networks, names, strict=True):
+        np.testing.assert_array_equal(images, np.load(folder / f"{name}.npy")[:, 0])
+    for row, other in itertools.combinations((holograms, targets, *networks), 2):
         assert not np.allclose(row, other, atol=1e-3)
 
 
