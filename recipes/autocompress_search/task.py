@@ -1,4 +1,4 @@
-"""The task of the search recipe: a small ResNet that recognises digits, or the clothes of Fashion-MNIST."""
+"""The task of the search recipe: recognising digits, or the clothes of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..datasets.fashion_mnist import load_fashion_mnist
 from ..experiments.files import replacing
 
 TASK_VARIABLE = "AUTOCOMPRESS_SEARCH_TASK"
-"""Environment variable with the folder of the task: trials are processes of their own, and inherit it."""
+"""Environment variable with the folder of the task. Trials are processes of their own, and inherit it."""
 
 IMAGE_PX = 28
 CLASSES = 10
@@ -24,11 +24,11 @@ class Task:
     """Sizes of the task.
 
     Attributes:
-        width: channels of the first stage of the network.
-        train_images, validation_images: how many, without overlap.
-        finetuning_epochs: passes over the training images after a network was compressed.
-        learning_rate: Adam's, after compression.
-        batch_size: images a step.
+        width: number of channels of the first stage of the network.
+        train_images, validation_images: numbers of images; they do not overlap.
+        finetuning_epochs: passes over the training images after compression.
+        learning_rate: that of Adam after compression.
+        batch_size: number of images in a step.
         fashion_mnist: folder for `load_fashion_mnist`; None for the embedded digits.
     """
 
@@ -42,17 +42,17 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What the images show."""
+        """The name of the images."""
         return "Fashion-MNIST" if self.fashion_mnist else "MNIST digits (10,000, embedded)"
 
     def write(self, folder: Path) -> None:
-        """Keep the sizes where trials find them."""
+        """Write the sizes to a folder where trials find them."""
         with replacing(folder / "task.json") as partial:
             partial.write_text(json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Task:
-        """Of a folder that `write` was given."""
+        """Read the task that `write` wrote to a folder."""
         return cls(**json.loads((folder / "task.json").read_text()))
 
     def data(self) -> tuple[TensorDataset, TensorDataset]:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from torchprune_spatial.budget.pruning import ALLOCATIONS
+
 from ..experiments.command_line import (
     add_hardware_options,
     add_import_option,
@@ -31,7 +33,7 @@ from ..experiments.command_line import (
     show_report,
 )
 from .criteria import studied
-from .experiment import ALLOCATED, LIMITS, PRESETS, Block, Preset, StudyExperiment
+from .experiment import EQUAL, LIMITS, PRESETS, Block, Preset, StudyExperiment
 from .report import write_report
 from .tasks import TASKS
 
@@ -43,7 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, choices in (
         ("tasks", TASKS),
         ("criteria", studied()),
-        ("allocations", ALLOCATED),
+        ("allocations", (EQUAL, *ALLOCATIONS)),
         ("limits", LIMITS),
     ):
         parser.add_argument(f"--{name}", nargs="+", choices=list(choices), metavar="NAME", help=", ".join(choices))
@@ -54,7 +56,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--fold", action=argparse.BooleanOptionalAction, help="whether the next layers make up for removed channels"
     )
     parser.add_argument("--bases", type=positive(int), metavar="N", help="base networks (all defaults: the preset's)")
-    add_import_option(parser, "criteria or tasks of your own")
+    add_import_option(parser, "criteria, allocations or tasks of your own")
     add_hardware_options(parser)
     options = parse(parser, arguments, PRESETS, ["tasks", "bases"])
     options.blocks = _blocks(options, PRESETS[options.preset])

@@ -31,7 +31,6 @@ from .tasks import TASKS, Images, Task
 LIMITS = ("compression", "speedup")
 EQUAL = "equal"
 """Allocation "cost" by the order of the scores alone, so that all criteria keep the same number of channels a layer."""
-ALLOCATED = (EQUAL, *ALLOCATIONS)
 OF_TORCH_PRUNING = ("uniform", "global", "isomorphic")
 """Torch-Pruning's own allocations."""
 Scoring = Callable[[Group], torch.Tensor | None]
@@ -43,7 +42,7 @@ class Cell:
 
     Attributes:
         criterion: key of `studied`.
-        allocation: one of `ALLOCATED`.
+        allocation: `EQUAL`, or an allocation of `prune_to`.
         fold: whether the next layers are changed to make up for removed channels. The recommended criterion does it,
             also where another criterion chooses the channels.
         limit: ``"compression"`` (parameters) or ``"speedup"`` (FLOPs).
@@ -169,7 +168,7 @@ PRESETS = {
         classifier=Training(20, 2e-3, 64, "one_cycle"),
         tasks=_ALL_TASKS,
         bases=5,
-        blocks=(Block(_OF_ANY_NETWORK, ALLOCATED, (False, True), LIMITS, (4, 10, 20, 40)),),
+        blocks=(Block(_OF_ANY_NETWORK, (EQUAL, *ALLOCATIONS), (False, True), LIMITS, (4, 10, 20, 40)),),
     ),
 }
 PRESETS["longer"] = dataclasses.replace(
