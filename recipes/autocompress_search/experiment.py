@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
 from resolution_scaling.nni.experiment.results import TrialRecord
@@ -20,8 +21,9 @@ from resolution_scaling.nni.joint_search.limits import count_costs
 from resolution_scaling.nni.joint_search.search_result import SearchResult, read_settings
 from resolution_scaling.nni.joint_search.searching import resume_search, search
 
-from ..experiments.files import claim_folder, replacing
-from ..experiments.training import Hardware, Training, save_weights, train
+from ..experiments.files import replacing
+from ..experiments.networks_folder import NetworksFolder
+from ..experiments.training import Hardware, Training
 from ..networks.resnet import SmallResNet
 from .task import IMAGE_PX, TASK_VARIABLE, Task
 
@@ -76,7 +78,12 @@ class Searches:
     def __init__(self, options: argparse.Namespace):
         self.options, self.output, self.preset = options, options.output, PRESETS[options.preset]
         self.task = dataclasses.replace(self.preset.task, fashion_mnist=options.fashion_mnist)
-        self._claim_folder()
+        settings = {
+            "preset": dataclasses.asdict(self.preset),
+            "tuner": options.tuner,
+            "fashion_mnist": options.fashion_mnist,
+        }
+        self.folder = NetworksFolder(self.output, settings, Hardware("cpu"), options.seed)
         cores = max(1, (os.cpu_count() or 1) // options.concurrency)
         os.environ[TASK_VARIABLE] = str(self.output)
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
@@ -87,8 +94,9 @@ class Searches:
         Returns:
             The results by the name of the search.
         """
-        self._train_base()
-        unchanged = count_costs(SmallResNet(self.task.width), torch.empty(1, 1, IMAGE_PX, IMAGE_PX))
+        self.task.write(self.output)
+        network = self.folder.network("base", lambda: SmallResNet(self.task.width), self._train)
+        unchanged = count_costs(network, torch.empty(1, 1, IMAGE_PX, IMAGE_PX))
         shared = {
             "limits": {"flops": self.preset.flops_limit * unchanged["flops"]},
             "reward_for_halving": REWARD_FOR_HALVING,
@@ -107,38 +115,8 @@ class Searches:
         }
         return {name: self._search(name, plan | shared) for name, plan in plans.items()}
 
-    def _claim_folder(self) -> None:
-        """Write the settings, so that a folder never mixes two experiments."""
-        settings = {
-            "preset": dataclasses.asdict(self.preset),
-            "seed": self.options.seed,
-            "tuner": self.options.tuner,
-            "fashion_mnist": self.options.fashion_mnist,
-        }
-        claim_folder(self.output, settings)
-
-    def _train_base(self) -> None:
-        self.task.write(self.output)
-        file = self.output / "base.safetensors"
-        if file.exists():
-            return
-        torch.manual_seed(self.options.seed)
-        network, checkpoints = SmallResNet(self.task.width), self.output / "checkpoints"
-        checkpoints.mkdir(exist_ok=True)
-        training, validation = self.task.data()
-        train(
-            network,
-            self.preset.training,
-            F.cross_entropy,
-            training,
-            validation,
-            folder=checkpoints,
-            description="training the network",
-            hardware=Hardware("cpu"),
-            seed=self.options.seed,
-        )
-        save_weights(network, file)
-        shutil.rmtree(checkpoints)
+    def _train(self, network: nn.Module) -> None:
+        self.folder.train(network, self.preset.training, F.cross_entropy, *self.task.data(), "training the network")
 
     def _search(self, name: str, plan: dict[str, Any]) -> SearchResult:
         """Search, or resume a search that was stopped; of a search that has ended, read the result."""

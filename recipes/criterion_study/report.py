@@ -42,17 +42,17 @@ def _has_figure(results: pd.DataFrame) -> bool:
     return bool((results[results["criterion"] != UNPRUNED.criterion].groupby("limit")["factor"].nunique() > 1).any())
 
 
-def paired(results: pd.DataFrame, score: str = "mse") -> pd.DataFrame:
+def paired(results: pd.DataFrame, error: str = "mse") -> pd.DataFrame:
     """The error of each way to prune over that of ours, on the same base networks.
 
     Args:
         results: rows of one task, limit and factor.
-        score: a column of errors that are above 0.
+        error: a column of errors that are above 0.
 
     Returns:
         Columns ``criterion, allocation, fold, times`` (an `Interval` of ratios to `OURS`); no row if ours is missing.
     """
-    errors = results.pivot(index="seed", columns=WAY, values=score)
+    errors = results.pivot(index="seed", columns=WAY, values=error)
     if OURS not in errors:
         return pd.DataFrame(columns=[*WAY, "times"])
     return pd.DataFrame(

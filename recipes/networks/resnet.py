@@ -8,7 +8,7 @@ from torch import nn
 
 
 class SmallResNet(nn.Module):
-    """A ResNet (He et al. 2016) of three stages, one basic block each, for small images ``[batch, channels, h, w]``.
+    """A ResNet (He et al. 2016) of three stages with one basic block each, for images ``[batch, channels, h, w]``.
 
     Args:
         width: number of channels of the first stage; the second and third have two and four times as many.

@@ -1,5 +1,6 @@
 """What the tests of several recipes use."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ def drawn(monkeypatch):
         savefig(figure, path, *arguments, **options)
         with Image.open(path) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 20, f"{path} is blank"
-        figures[Path(path).name.removesuffix(".partial")] = figure
+        name = re.sub(r"(\.\d+)?\.partial$", "", Path(path).name)  # files are written under such a name, then renamed
+        figures[name] = figure
 
     monkeypatch.setattr(Figure, "savefig", save)
     return figures

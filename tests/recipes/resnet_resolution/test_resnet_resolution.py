@@ -243,7 +243,9 @@ def test_a_folder_of_another_experiment_or_run_is_refused(run, tmp_path):
 
 
 def test_data_that_is_not_there_is_explained(run, tmp_path):
-    with pytest.raises(SystemExit, match=r"error: --data: there is no Fashion-MNIST in .*none.*folders train and val"):
+    with pytest.raises(
+        SystemExit, match=r"error: --data: there is no Fashion-MNIST in .*none.*no folders train and val"
+    ):
         run("--data", str(tmp_path / "none"))
 
 
