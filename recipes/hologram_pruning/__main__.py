@@ -46,7 +46,7 @@ def _keep_fraction(text: str) -> float:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     import_own_files(arguments)
-    criteria = all_criteria()
+    criteria = [name for name in all_criteria() if name != "bn_scale"]  # the U-Net has no batch norms
     parser = recipe_parser("hologram_pruning", "hologram", __doc__, PRESETS)
     parser.add_argument("--criteria", nargs="+", choices=criteria, metavar="NAME", help=", ".join(criteria))
     parser.add_argument(
