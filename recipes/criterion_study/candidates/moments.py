@@ -16,6 +16,7 @@ from torchprune_spatial.criteria.base import CalibratedImportance
 from torchprune_spatial.criteria.ranking import places
 from torchprune_spatial.criteria.thinet import gram_of_group, tpami_order
 from torchprune_spatial.graph.groups import members_that_read, reduce_over_members
+from torchprune_spatial.graph.private_names import graph_of
 
 from .union import Scored, union
 
@@ -77,7 +78,7 @@ class MomentsImportance(CalibratedImportance):
         return [RegionMoments()]
 
     def _score(self, group: Group) -> Scored | None:
-        moments = self.statistics(group._DG).values[RegionMoments()]
+        moments = self.statistics(graph_of(group)).values[RegionMoments()]
         members, channels = members_that_read(group, moments), len(group[0].idxs)
         means = {layer: of_layer[:, -1, :-1] / of_layer[:, -1, -1:] for layer, of_layer in moments.items()}
         means = reduce_over_members(members, means, "mean", channels)
