@@ -32,8 +32,9 @@ from ..experiments.command_line import (
     run_free_jobs,
     show_report,
 )
+from .cells import EQUAL, LIMITS, Block
 from .criteria import studied
-from .experiment import EQUAL, LIMITS, PRESETS, Block, Preset, StudyExperiment
+from .experiment import PRESETS, Preset, StudyExperiment
 from .report import write_report
 from .tasks import TASKS
 

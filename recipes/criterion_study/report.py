@@ -14,7 +14,8 @@ from ..experiments.claims import Interval
 from ..experiments.files import save_report
 from ..experiments.run_facts import bullets, run_facts
 from ..experiments.training import Hardware
-from .experiment import EQUAL, OF_TORCH_PRUNING, UNPRUNED, Preset
+from .cells import EQUAL, OF_TORCH_PRUNING, UNPRUNED
+from .experiment import Preset
 from .tasks import TASKS
 
 WAY = ["criterion", "allocation", "fold"]

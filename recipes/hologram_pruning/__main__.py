@@ -32,7 +32,8 @@ from ..experiments.command_line import (
     show_report,
 )
 from ..experiments.criteria import all_criteria
-from .experiment import PRESETS, HologramPruning, Preset, prunings
+from .experiment import PRESETS, HologramPruning, Preset
+from .pruning import prunings
 from .report import write_report
 
 

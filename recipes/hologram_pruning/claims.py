@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..experiments.claims import Claim, Interval
-from .experiment import UNPRUNED
+from .pruning import UNPRUNED
 
 PAPERS_RIVALS = ["random", "weight_sum", "apoz", "mean_activation", "thinet"]
 LEVELS = (4, 10, 20)

@@ -24,7 +24,8 @@ from ..experiments.claims import Interval, claims_table
 from ..experiments.files import save_report
 from ..experiments.run_facts import bullets, run_facts
 from .claims import LEVELS, at_compression, judged_claims
-from .experiment import UNPRUNED, HologramPruning, pruning_of
+from .experiment import HologramPruning
+from .pruning import UNPRUNED, pruning_of
 
 # Okabe and Ito's palette for the colour-blind, and a marker each, so that lines differ in black and white print too.
 STYLES = {

@@ -10,7 +10,8 @@ from torch import nn
 
 from recipes.criterion_study import experiment as study_experiment
 from recipes.criterion_study.__main__ import main, parse_arguments
-from recipes.criterion_study.experiment import EQUAL, PRESETS, Block, judge
+from recipes.criterion_study.cells import EQUAL, Block
+from recipes.criterion_study.experiment import PRESETS, judge
 from recipes.criterion_study.report import against_torch_pruning, paired, verdict
 from recipes.criterion_study.tasks import TASKS, Images
 from recipes.criterion_study.tasks.task import DIGIT_PX

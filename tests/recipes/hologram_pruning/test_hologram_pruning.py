@@ -19,7 +19,8 @@ from recipes.experiments.training import Training
 from recipes.hologram_pruning import experiment as hologram_experiment
 from recipes.hologram_pruning.__main__ import main, parse_arguments
 from recipes.hologram_pruning.claims import at_compression, judged_claims
-from recipes.hologram_pruning.experiment import PRESETS, Pruning, count_cost, prune, prunings
+from recipes.hologram_pruning.experiment import PRESETS
+from recipes.hologram_pruning.pruning import Pruning, count_cost, prune, prunings
 from recipes.networks.unet import ResUNet
 from torchprune_spatial.criteria.ranking import top_count
 from torchprune_spatial.residuals.channel_scatter import ChannelScatter
