@@ -71,7 +71,7 @@ def by_flop_counter(model: nn.Module, image: torch.Tensor) -> float:
 
 
 def by_flop_counter_with_gradients(model: nn.Module, image: torch.Tensor) -> float:
-    """The same with gradients on, where ``nn.MultiheadAttention`` hides nothing."""
+    """GMACs by torch's counter with gradients on, where ``nn.MultiheadAttention`` hides nothing."""
     with FlopCounterMode(display=False) as counter:
         model(image)
     return counter.get_total_flops() / 2e9
@@ -88,9 +88,9 @@ def allocator_peak_bytes(model: nn.Module, image: torch.Tensor, with_scratch: bo
     """Bytes of input and activations at the fullest moment of a forward pass on the CPU, as its allocator shows them.
 
     Args:
-        model: the network, in evaluation mode; it is run twice, since some keep something from the first pass.
+        model: the network, in evaluation mode; it runs twice, because some networks keep tensors of the first pass.
         image: its input.
-        with_scratch: count what oneDNN's convolutions allocate and free while they run; without, only what they leave.
+        with_scratch: whether to count memory that oneDNN's convolutions allocate and free while they run.
     """
     with torch.inference_mode():
         model(image)
@@ -119,7 +119,7 @@ def allocator_peak_bytes(model: nn.Module, image: torch.Tensor, with_scratch: bo
 
 
 def counting(rounds: int) -> list[dict[str, str]]:
-    """One row a network: time in our times, and error of the count."""
+    """One row for each network: time relative to ours, and error of the count."""
     rows = []
     for name, (build, shape, published) in tqdm(NETWORKS.items(), desc="counting"):
         torch.manual_seed(0)
@@ -142,7 +142,7 @@ def counting(rounds: int) -> list[dict[str, str]]:
 
 
 def memory() -> list[dict[str, str]]:
-    """One row a network: peak of the activations, beside what the CPU's allocator shows."""
+    """One row for each network: peak of the activations, beside what the CPU's allocator shows."""
     rows = []
     for name, (build, shape, _) in tqdm(NETWORKS.items(), desc="memory"):
         torch.manual_seed(0)
@@ -165,7 +165,7 @@ def _percent(value: float, right: float) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="times that each count is done (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="Markdown file to write")

@@ -1,7 +1,7 @@
-"""Whether fewer FLOPs are less time: latency against FLOPs at 224 to 96 px, in eager mode and by onnxruntime.
+"""Whether fewer FLOPs take less time: latency against FLOPs at 224 to 96 px, in eager mode and in onnxruntime.
 
-``python -m benchmarks.latency`` prints a table; ``--output FILE`` also writes it, with a figure beside it. Needs timm,
-torchvision, matplotlib and what the extra ``onnx`` brings.
+``python -m benchmarks.latency`` prints a table; ``--output FILE`` also writes it, with a figure beside it. It
+needs timm, torchvision, matplotlib and the extra ``onnx``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
 
 
 def by_onnxruntime(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """The same of onnxruntime, with as many threads."""
+    """A forward pass of onnxruntime, with as many threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ RUNTIMES = {"eager": eager, "onnxruntime": by_onnxruntime}
 
 
 def measure(network: str, batch: int, rounds: int) -> list[dict]:
-    """One dict a method and size: FLOPs, and latencies by runtime in every round, in times of the full size's."""
+    """One dict for each method and size: FLOPs, and latencies by runtime in every round, relative to the full size."""
     torch.manual_seed(0)
     rows: list[dict] = []
     forwards: list[dict[str, Callable[[], object]]] = []
@@ -104,7 +104,7 @@ def measure(network: str, batch: int, rounds: int) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown."""
+    """The rows as a Markdown table."""
     full = rows[0]
     cells = [
         {
@@ -120,7 +120,7 @@ def table(rows: list[dict]) -> str:
 
 
 def plot(measured: dict[str, list[dict]]) -> Figure:
-    """Latency against FLOPs, both in times of the full size's: one panel a runtime, one line a network and method."""
+    """Latency against FLOPs, relative to the full size: one panel for each runtime, one line a network and method."""
     figure = new_figure(10, 5)
     panels = figure.subplots(1, len(RUNTIMES), sharex=True, sharey=True)
     for runtime, axes in zip(RUNTIMES, panels, strict=True):
@@ -139,7 +139,7 @@ def plot(measured: dict[str, list[dict]]) -> Figure:
 
 
 def main() -> None:
-    """The command line."""
+    """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1, help="images a forward pass (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="forward passes of each (default: %(default)s)")

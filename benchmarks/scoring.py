@@ -34,9 +34,9 @@ class Method:
     """One way to look at calibration data.
 
     Attributes:
-        run: goes over the batches once, with a network and its dependency graph.
-        images: how many images it is timed on; the plain forward pass that it is compared with sees the same.
-        limits: bounds that this project holds itself to, on time and on peak memory.
+        run: passes over the batches once, with a network and its dependency graph.
+        images: number of images that it is timed on; the plain forward pass beside it sees the same images.
+        limits: the bounds of this project on time and on peak memory.
     """
 
     run: Callable[[tp.DependencyGraph, Batches], None]
@@ -46,7 +46,7 @@ class Method:
 
 @torch.no_grad()
 def plain_forward(graph: tp.DependencyGraph, batches: Batches) -> None:
-    """What everything is compared with."""
+    """The pass that all others are compared with."""
     for images, _ in batches:
         graph.model(images)
 
@@ -65,7 +65,7 @@ def measured(*criteria: Callable) -> Callable[[tp.DependencyGraph, Batches], Non
 
 @torch.no_grad()
 def activation_importance(graph: tp.DependencyGraph, batches: Batches) -> None:
-    """Torch-Pruning's, which keeps the last batch."""
+    """Torch-Pruning's activation importance, which keeps the last batch."""
     with tp.importance.ActivationImportance().compute_importance(graph.model):
         for images, _ in batches:
             graph.model(images)
@@ -76,7 +76,7 @@ def activation_importance(graph: tp.DependencyGraph, batches: Batches) -> None:
 
 @torch.no_grad()
 def storing_all_activations(graph: tp.DependencyGraph, batches: Batches) -> None:
-    """Keep what every convolution reads, to look at it afterwards."""
+    """Keep the input of every convolution, to look at it afterwards."""
     stored, layers = [], [m for m in graph.model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     with contextlib.ExitStack() as hooks:
         for layer in layers:
@@ -89,14 +89,14 @@ def storing_all_activations(graph: tp.DependencyGraph, batches: Batches) -> None
 
 
 def taylor(graph: tp.DependencyGraph, batches: Batches) -> None:
-    """Torch-Pruning's Taylor: the user's backward passes."""
+    """Torch-Pruning's Taylor importance, with the backward passes that it leaves to the user."""
     for images, targets in batches:
         _losses(graph.model, images, targets).mean().backward()
     graph.model.zero_grad()
 
 
 def hessian(graph: tp.DependencyGraph, batches: Batches) -> None:
-    """Torch-Pruning's Hessian: a backward pass an image."""
+    """Torch-Pruning's Hessian importance, with a backward pass for each image."""
     importance = tp.importance.GroupHessianImportance()
     for images, targets in batches:
         for loss in _losses(graph.model, images, targets):
@@ -152,7 +152,7 @@ def calibration_batches(channels: int, size: int, images: int, batch: int, devic
 def peak_bytes(run: Callable[[], None], held: int, device: str) -> int:
     """Largest sum of the tensors that exist at one time: those held before (weights, data) and those made in the call.
 
-    On the CPU from the allocations that the profiler sees; scratch memory of the kernels is not among them.
+    On the CPU it comes from the allocations that the profiler sees, which leave out scratch memory of the kernels.
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -169,7 +169,7 @@ def peak_bytes(run: Callable[[], None], held: int, device: str) -> int:
 
 
 def compare(network: str, images: int, batch: int, rounds: int, device: str) -> list[dict]:
-    """One row a method: median time ratio and peak memory ratio, with their limits."""
+    """One row for each method: median time ratio and peak memory ratio, with their limits."""
     model, channels, size = networks(device)[network]
     batches = calibration_batches(channels, size, images, batch, device)
     graph = tp.DependencyGraph().build_dependency(model, batches[0][0][:1])
@@ -199,7 +199,7 @@ def compare(network: str, images: int, batch: int, rounds: int, device: str) -> 
 
 
 def main() -> None:
-    """The command line."""
+    """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=32, help="calibration images (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="batch size (default: %(default)s)")

@@ -8,8 +8,7 @@ import copy
 from pathlib import Path
 
 from recipes.experiments.training import Hardware
-from recipes.hologram_pruning.__main__ import PRESETS
-from recipes.hologram_pruning.experiment import HologramPruning
+from recipes.hologram_pruning.experiment import PRESETS, HologramPruning
 from torchprune_spatial import SpatialMaskImportance, prune_to, report
 
 LAYERS = ("encoder.1.2", "decoder.1.2")

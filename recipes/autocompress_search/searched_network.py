@@ -1,4 +1,4 @@
-"""What the search recipe gives to NNI, as an AutoCompress class: the trained network, its training and evaluation."""
+"""The AutoCompress class of the search recipe: the trained network, its training and its evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset
 import torchprune_spatial.nni  # noqa: F401  registers 'spatial_mask' in the trials
 from resolution_scaling.nni.autocompress import AbstractAutoCompressionModule
 
-from .task import IMAGE_PX, TASK_VARIABLE, SmallResNet, Task
+from ..networks.resnet import SmallResNet
+from .task import IMAGE_PX, TASK_VARIABLE, Task
 
 
 class SearchedNetwork(AbstractAutoCompressionModule):
-    """The trained network, how it is fine-tuned, and how it is judged: all that a search needs to know."""
+    """The trained network, how it is fine-tuned, and how it is judged."""
 
     @classmethod
     def model(cls) -> nn.Module:
@@ -31,7 +32,7 @@ class SearchedNetwork(AbstractAutoCompressionModule):
 
     @classmethod
     def evaluator(cls):
-        """Share of the validation images that are recognised."""
+        """Accuracy on the validation images."""
         return lambda model: accuracy(model, DataLoader(_data()[1], 500))
 
     @classmethod
@@ -56,22 +57,22 @@ class SearchedNetwork(AbstractAutoCompressionModule):
 
     @classmethod
     def post_compress_finetuning_epochs(cls, compress_algorithm_name):
-        """The same for all: they are compared after equal training."""
+        """The same number for all algorithms, so that they are compared after equal training."""
         return _task().finetuning_epochs
 
     @classmethod
     def dummy_input(cls) -> torch.Tensor:
-        """One image: costs are counted for it."""
+        """One image, for which costs are counted."""
         return torch.rand(1, 1, IMAGE_PX, IMAGE_PX)
 
     @classmethod
     def calibration_loader(cls) -> Iterable:
-        """Training images with their labels and masks: an object is where an image is brighter than one half."""
+        """Training images with labels and masks; objects are where an image is brighter than one half."""
         return MaskedImages(TensorDataset(*_data()[0][:512]), batch_size=128)
 
 
 class MaskedImages:
-    """Batches ``(images, labels, masks)``, as the spatial-mask criterion reads them."""
+    """Batches ``(images, labels, masks)`` for the spatial-mask criterion."""
 
     def __init__(self, data: TensorDataset, batch_size: int):
         self.loader = DataLoader(data, batch_size)
@@ -85,7 +86,7 @@ class MaskedImages:
 
 
 def train_epoch(model: nn.Module, optimizer, criterion, epoch: int) -> None:
-    """One pass over the training images, in an order that depends on the epoch alone; the rate falls to 0."""
+    """Make one pass over the training images, in an order that depends on the epoch alone; the rate falls to 0."""
     order, task = torch.Generator().manual_seed(epoch), _task()
     loader = DataLoader(_data()[0], task.batch_size, shuffle=True, generator=order)
     model.train()
@@ -100,7 +101,7 @@ def train_epoch(model: nn.Module, optimizer, criterion, epoch: int) -> None:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, loader: Iterable) -> float:
-    """Share of the images whose largest logit is that of their label."""
+    """The share of images whose largest logit is that of their label."""
     model.eval()
     hits = [(model(images).argmax(1) == labels).float() for images, labels in loader]
     return torch.cat(hits).mean().item()

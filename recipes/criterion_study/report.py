@@ -11,53 +11,49 @@ from matplotlib.figure import Figure
 from resolution_scaling.ground.figures import COLORS, MARKERS, new_figure
 
 from ..experiments.claims import Interval
-from ..experiments.files import replacing, save_figures
+from ..experiments.files import save_report
 from ..experiments.run_facts import bullets, run_facts
 from ..experiments.training import Hardware
-from .experiment import EQUAL, UNPRUNED, Preset
+from .cells import EQUAL, OF_TORCH_PRUNING, UNPRUNED
+from .experiment import Preset
+from .tasks import TASKS
 
 WAY = ["criterion", "allocation", "fold"]
 OURS = ("interpolative", EQUAL, True)
 """The setting that the others are compared with."""
-HOST = ("uniform", "global", "isomorphic")
-"""Torch-Pruning's own allocations."""
 
 
 def write_report(output: Path, results: pd.DataFrame, preset: Preset, hardware: Hardware, command: str) -> list[Path]:
-    """Write ``results.csv`` and ``report.md``, and ``study.png`` where there are several factors of one limit.
+    """Write ``results.csv`` and ``report.md``, and ``study.png`` if a limit has several factors; return their paths.
 
     Args:
-        output: folder.
+        output: folder of the results.
         results: rows of all base networks of all tasks.
         preset: sizes.
-        hardware: of the run.
-        command: that was given.
+        hardware: where the run took place.
+        command: the command that was given.
     """
     figures = {"study.png": study_figure(results)} if _has_figure(results) else {}
-    save_figures(output, figures, dpi=130, bbox_inches="tight")
-    with replacing(output / "results.csv") as partial:
-        results.to_csv(partial, index=False)
-    with replacing(output / "report.md") as partial:
-        partial.write_text(_markdown(results, preset, hardware, command))
-    return [output / name for name in ("results.csv", "report.md", *figures)]
+    text = _markdown(results, preset, hardware, command)
+    return save_report(output, text, figures, results, dpi=130, bbox_inches="tight")
 
 
 def _has_figure(results: pd.DataFrame) -> bool:
-    """Whether there are budgets to draw errors against."""
+    """Whether there are several budgets to draw errors against."""
     return bool((results[results["criterion"] != UNPRUNED.criterion].groupby("limit")["factor"].nunique() > 1).any())
 
 
-def paired(results: pd.DataFrame, score: str = "mse") -> pd.DataFrame:
-    """How much larger the error of each way to prune is than ours, on the same base networks.
+def paired(results: pd.DataFrame, error: str = "mse") -> pd.DataFrame:
+    """The error of each way to prune over that of ours, on the same base networks.
 
     Args:
         results: rows of one task, limit and factor.
-        score: a column of errors above 0.
+        error: a column of errors that are above 0.
 
     Returns:
-        Columns ``criterion, allocation, fold, times`` (an `Interval` of ratios to `OURS`); empty if ours is not there.
+        Columns ``criterion, allocation, fold, times`` (an `Interval` of ratios to `OURS`); no row if ours is missing.
     """
-    errors = results.pivot(index="seed", columns=WAY, values=score)
+    errors = results.pivot(index="seed", columns=WAY, values=error)
     if OURS not in errors:
         return pd.DataFrame(columns=[*WAY, "times"])
     return pd.DataFrame(
@@ -66,22 +62,22 @@ def paired(results: pd.DataFrame, score: str = "mse") -> pd.DataFrame:
     )
 
 
-def against_hosts(results: pd.DataFrame) -> pd.DataFrame:
-    """Our criterion, folded, against the best rival with any of Torch-Pruning's own allocations.
+def against_torch_pruning(results: pd.DataFrame) -> pd.DataFrame:
+    """Our criterion, folded, beside the best rival with any of Torch-Pruning's own allocations.
 
     Args:
         results: rows of all tasks.
 
     Returns:
         A row for each task, limit, factor and allocation of ours: ``mse`` and ``delta_accuracy`` (medians over base
-        networks), the ``rival`` of the lowest median and ``rival_mse``, ``times`` (ours over it).
+        networks), the ``rival`` of the lowest median and its ``rival_mse``, ``times`` (our MSE over the rival's).
     """
     budget = ["task", "limit", "factor"]
     medians = results.groupby([*budget, *WAY], sort=False)[["mse", "delta_accuracy"]].median().reset_index()
     rows = [pd.DataFrame()]
     for _, ways in medians.groupby(budget, sort=False):
         is_ours = ways["criterion"] == OURS[0]
-        rivals = ways[~is_ours & ~ways["fold"] & ways["allocation"].isin(HOST)]
+        rivals = ways[~is_ours & ~ways["fold"] & ways["allocation"].isin(OF_TORCH_PRUNING)]
         if len(rivals):
             best = rivals.loc[rivals["mse"].idxmin()]
             ours = ways[is_ours & ways["fold"]].drop(columns=["criterion", "fold"])
@@ -90,7 +86,7 @@ def against_hosts(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(times: Interval) -> str:
-    """In a word, what an interval of ratios to ours says."""
+    """What an interval of ratios to ours says, in a word."""
     if times.low > 1:
         return "worse"
     return "better" if times.high < 1 else "noise"
@@ -102,9 +98,9 @@ def name_of(criterion: str, allocation: str, fold: bool) -> str:
 
 
 def study_figure(results: pd.DataFrame) -> Figure:
-    """Test MSE against the budget, a panel a task: geometric means over base networks.
+    """Test MSE against the budget, with a panel for each task: geometric means over base networks.
 
-    Of the limit and the ways to prune that were taken to the largest number of budgets.
+    It shows the limit and the ways to prune that have the largest number of budgets.
     """
     pruned = results[results["criterion"] != UNPRUNED.criterion]
     budgets = pruned.groupby(["limit", *WAY], sort=False)["factor"].nunique()
@@ -150,19 +146,21 @@ def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command
         f"ours*: test MSE over that of {name_of(*OURS)} on the same base network, geometric mean with its 95 % "
         "interval (Student's t over base networks); *noise* where the interval holds 1. Allocation *equal*: every "
         'criterion keeps as many channels in each layer as the others (by `allocation="cost"`); *folded*: the next '
-        "layers make up for what goes (`before_removal=importance.fold`).",
+        "layers make up for removed channels (`fold=True`).",
         *(["![Test MSE against the budget](study.png)"] if _has_figure(results) else []),
     ]
     pruned = results[results["criterion"] != UNPRUNED.criterion]
-    if len(host := against_hosts(results)):
-        host = host.round({"times": 2}).assign(
-            mse=1e3 * host["mse"], rival_mse=1e3 * host["rival_mse"], delta_accuracy=100 * host["delta_accuracy"]
+    if len(rivals := against_torch_pruning(results)):
+        rivals = rivals.round({"times": 2}).assign(
+            mse=1e3 * rivals["mse"],
+            rival_mse=1e3 * rivals["rival_mse"],
+            delta_accuracy=100 * rivals["delta_accuracy"],
         )
         parts += [
             "## Against Torch-Pruning's own allocations",
             f"Medians over base networks of MSE x 1e3 and Δacc in points: {OURS[0]}, folded, with each allocation, and "
-            f"the rival that does best with any of {', '.join(HOST)}, not folded.",
-            host.rename(columns=lambda name: name.replace("_", " ")).to_markdown(index=False, floatfmt=".2f"),
+            f"the rival that does best with any of {', '.join(OF_TORCH_PRUNING)}, not folded.",
+            rivals.rename(columns=lambda name: name.replace("_", " ")).to_markdown(index=False, floatfmt=".2f"),
         ]
     for task, of_task in pruned.groupby("task", sort=False):
         unpruned = results[(results["task"] == task) & (results["criterion"] == UNPRUNED.criterion)]
@@ -170,7 +168,7 @@ def _markdown(results: pd.DataFrame, preset: Preset, hardware: Hardware, command
             f"## {task.capitalize()}",
             f"Unpruned: MSE {1e3 * unpruned['mse'].mean():.2f}e-3, inside the objects "
             f"{1e3 * unpruned['mse_object'].mean():.1f}e-3, accuracy {100 * unpruned['accuracy'].mean():.1f} %"
-            + (" (intersection over union)." if task == "segmentation" else "."),
+            + (f" ({TASKS[task].accuracy})." if TASKS[task].accuracy else "."),
         ]
         for (limit, factor), rows in of_task.groupby(["limit", "factor"], sort=False):
             parts += [f"### {limit} x{factor:g}", _table(rows).to_markdown(index=False, disable_numparse=True)]

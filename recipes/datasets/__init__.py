@@ -1,1 +1,1 @@
-"""The data of the recipes."""
+"""The data of the recipes: digits, clothes, folders of images, and simulated holograms."""

@@ -9,7 +9,7 @@ import torch
 
 DIGITS_FILE = Path(__file__).parent / "data" / "mnist_10k.npz"
 SHUFFLE_SEED = 0
-"""The file is sorted by class. The order is the same in every run: `--seed` varies networks, not the test set."""
+"""Seeds the order of the digits, which the file sorts by class. It is fixed: `--seed` varies networks, not data."""
 
 
 def load_digits() -> tuple[torch.Tensor, torch.Tensor]:

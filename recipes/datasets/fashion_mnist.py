@@ -1,4 +1,4 @@
-"""Fashion-MNIST from where it is installed: Debian's package ``dataset-fashion-mnist``, or torchvision's folder."""
+"""Fashion-MNIST, as Debian's package ``dataset-fashion-mnist`` or torchvision installs it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ IDX_HEADER = {"images": 16, "labels": 8}
 
 
 def load_fashion_mnist(folder: Path | str = DEBIAN_FOLDER, train: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images ``[n, 28, 28]`` uint8 and labels ``[n]`` int64; 60,000 of training or 10,000 of test.
+    """Read images ``[n, 28, 28]`` uint8 and labels ``[n]`` int64: 60,000 for training or 10,000 for test.
 
     Args:
-        folder: Debian's (files ``.gz``), or the ``root`` that torchvision's ``FashionMNIST`` was given.
-        train: which part.
+        folder: Debian's folder (files ``.gz``), or the ``root`` of torchvision's ``FashionMNIST``.
+        train: whether to read the training images, or those for test.
 
     Raises:
         FileNotFoundError: the folder holds neither form.

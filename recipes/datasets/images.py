@@ -18,18 +18,18 @@ from .fashion_mnist import DEBIAN_FOLDER, load_fashion_mnist
 
 Transform = Callable[[object], torch.Tensor]
 DIGITS_TEST = 2000
-"""Of the embedded digits."""
+"""Number of test images among the embedded digits."""
 SPLIT_SEED = 0
-"""Which images are validation is the same in every run: `--seed` varies networks, not the data."""
+"""Seeds the choice of validation images. It is fixed: `--seed` varies networks, not data."""
 
 
 class TransformedImages(Dataset):
-    """Some images of a dataset, given to a transform.
+    """Some images of a dataset, behind a transform.
 
     Args:
         images: a dataset of ``(image, label)``.
-        indices: those to use, in this order.
-        transform: of one image.
+        indices: the images to use, in this order.
+        transform: changes one image.
     """
 
     def __init__(self, images: Dataset, indices: Sequence[int], transform: Transform):
@@ -44,10 +44,10 @@ class TransformedImages(Dataset):
 
 
 class EqualImages(TransformedImages):
-    """Images of one size, in a `TensorDataset`, and a transform that treats all alike: a batch is one call of it."""
+    """Images of one size in a `TensorDataset`, behind a transform that treats all alike and is called once a batch."""
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
-        """What a `DataLoader` asks for a batch: many times as fast as one by one for small images."""
+        """Make a batch for a `DataLoader`; for small images this is many times as fast as one by one."""
         images, labels = self.images[self.indices[indices]]
         return list(zip(self.transform(images), labels.tolist(), strict=True))
 
@@ -57,12 +57,12 @@ class ImageData:
     """Images in three parts, each read through a transform that the caller chooses.
 
     Attributes:
-        name: for the report.
-        classes: how many.
-        mean, std: of each channel, for images in [0, 1].
-        flip: probability with which a mirror image is still of its class: half for things, none for digits.
-        training, validation, test: transform -> dataset of ``(image, label)``. Validation is a part of the training
-            images that is not trained on; ImageNet's own ``val`` is the test.
+        name: the name in the report.
+        classes: number of classes.
+        mean, std: mean and standard deviation of each channel, for images in [0, 1].
+        flip: probability of horizontal flips in training: one half for things, 0 for digits.
+        training, validation, test: make a dataset of ``(image, label)`` for a transform. Validation images are training
+            images that are set aside; ImageNet's own ``val`` is the test.
     """
 
     name: str
@@ -82,18 +82,19 @@ class ImageData:
 def load_images(
     folder: Path | None, train_images: int | None, validation_images: int, test_images: int | None = None
 ) -> ImageData:
-    """The images in a folder, or those that are at hand.
+    """Load the images in a folder, or those that are installed.
 
     Args:
-        folder: with ``train`` and ``val``, each of a folder a class (ImageNet's layout); or of Fashion-MNIST (see
-            `load_fashion_mnist`); None takes Fashion-MNIST where Debian's package put it, else the embedded digits.
-        train_images: how many to train on; None for all that are not validation.
-        validation_images: how many of the training images are set aside.
-        test_images: at most how many to test on; None for all.
+        folder: a folder with ``train`` and ``val``, which have a folder for each class (ImageNet's layout), or a folder
+            of Fashion-MNIST (see `load_fashion_mnist`). None for Fashion-MNIST if Debian's package is installed, else
+            for the embedded digits.
+        train_images: number of training images; None for all that are not validation images.
+        validation_images: number of training images that are set aside.
+        test_images: largest number of test images; None for all.
 
     Raises:
-        FileNotFoundError: the folder holds nothing of the kind.
-        ValueError: there are fewer training images than asked for.
+        FileNotFoundError: the folder holds no such images.
+        ValueError: there are fewer training images than asked for, or the classes of ``val`` and ``train`` differ.
     """
     if folder is not None and (Path(folder) / "train").is_dir():
         return _image_folder(Path(folder), train_images, validation_images, test_images)
@@ -103,7 +104,9 @@ def load_images(
             images, labels = load_fashion_mnist(folder or DEBIAN_FOLDER)
             test, test_labels = load_fashion_mnist(folder or DEBIAN_FOLDER, train=False)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}. Nor are there folders train and val, as ImageNet has them") from error
+            raise FileNotFoundError(
+                f"{error}. There are no folders train and val either, as ImageNet has them"
+            ) from error
     else:
         name, flip = "MNIST digits (10,000, embedded)", 0.0
         digits, digit_labels = load_digits()
@@ -127,7 +130,9 @@ def load_images(
 
 def _image_folder(folder: Path, train_images: int | None, validation_images: int, test_images: int | None) -> ImageData:
     if not (folder / "val").is_dir():
-        raise FileNotFoundError(f"{folder} has a folder train, but none named val: the test images, a folder a class")
+        raise FileNotFoundError(
+            f"{folder} has a folder train, but none named val; put the test images there, with a folder for each class"
+        )
     train_set, test_set = ImageFolder(folder / "train"), ImageFolder(folder / "val")
     if (found := test_set.classes) != (names := train_set.classes):
         raise ValueError(
@@ -148,7 +153,7 @@ def _image_folder(folder: Path, train_images: int | None, validation_images: int
 
 
 def _colour(images: torch.Tensor, labels: torch.Tensor) -> TensorDataset:
-    """Grey images ``[n, height, width]`` with three equal channels, without copying them."""
+    """Give grey images ``[n, height, width]`` three equal channels, without a copy."""
     return TensorDataset(images.unsqueeze(1).expand(-1, 3, -1, -1), labels)
 
 

@@ -1,1 +1,1 @@
-"""What all recipes share: training, command lines, claims, files."""
+"""What the recipes share: training, criteria, command lines, claims, files."""

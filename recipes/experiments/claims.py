@@ -1,4 +1,4 @@
-"""Judging what a paper claims by paired measurements, with an interval."""
+"""What a paper claims, judged by paired measurements with an interval."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        """Of one value a repetition."""
+        """The interval of values, one for each repetition."""
         values = np.asarray(values, dtype=float)
         mean = float(values.mean())
         if len(values) < 2:
@@ -33,7 +33,7 @@ class Interval:
 
     @classmethod
     def of_ratios(cls, ratios: Sequence[float]) -> Interval:
-        """The geometric mean of positive ratios, with the interval taken of their logarithms."""
+        """The geometric mean of positive ratios, with the interval of their logarithms."""
         logarithms = cls.of(np.log(np.asarray(ratios, dtype=float)))
         return cls(*(math.exp(value) for value in (logarithms.mean, logarithms.low, logarithms.high)))
 
@@ -46,16 +46,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper, and what we measured of it.
+    """A claim of a paper, and what we measured about it.
 
     Attributes:
         text: the claim.
-        paper: its number, as printed.
+        paper: the number that the paper prints.
         measure: what we measured, in words, with its unit.
-        ours: with its interval.
-        below, above: where ``ours`` lies if the claim is true: below a bound, or above one, or between two.
-        difference: from the paper's number, in words; empty if it gives none.
-        reason: why it does not hold, if known.
+        ours: our value with its interval.
+        below, above: bounds between which ``ours`` lies if the claim is true.
+        difference: our value less the paper's, in words; empty if the paper gives no number.
+        reason: why the claim does not hold, if that is known.
     """
 
     text: str
@@ -69,7 +69,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``"holds"`` or ``"does not hold"`` if the whole interval lies on that side, else ``"not decided"``."""
+        """``"holds"`` or ``"does not hold"`` if the whole interval says so, else ``"not decided"``."""
         if self.above < self.ours.low and self.ours.high < self.below:
             return "holds"
         if self.ours.low >= self.below or self.ours.high <= self.above:
@@ -78,7 +78,7 @@ class Claim:
 
 
 def claims_table(claims: Sequence[Claim], spec: str = ".3g") -> str:
-    """The claims as a Markdown table; below it, of those that do not hold, the reasons."""
+    """The claims as a Markdown table, and below it the reasons why claims do not hold."""
     table = pd.DataFrame(
         {
             "claim": [claim.text for claim in claims],

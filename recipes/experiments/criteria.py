@@ -1,33 +1,42 @@
-"""The criteria that the recipes compare: each a function of the network to prune and of its calibration data."""
+"""The criteria that recipes compare, by name: those of the library's registry, and others of Torch-Pruning.
+
+A criterion of one's own is a class in a file of one's own, which registers it; ``--import FILE`` then makes its name
+known to ``--criteria``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
 from torch import nn
 
-import torchprune_spatial  # noqa: F401  registers the criteria on tp.importance
+from torchprune_spatial import CalibratedImportance
+from torchprune_spatial.criteria.registry import CRITERIA
 
 Criterion = Callable[[nn.Module, Iterable], tp.importance.Importance]
-"""``(network, batches)`` -> its importance.
+"""Makes an importance of a network to prune and batches ``(inputs, targets)`` or ``(inputs, targets, masks)``.
 
-Batches are ``(inputs, targets)`` or ``(inputs, targets, masks)``. The network may be left with gradients."""
+It may leave gradients in the network."""
+
+OPTIONS: dict[str, dict[str, Any]] = {"weight_sum": {"group_reduction": "first"}}
+"""Arguments of registered criteria that differ from their defaults, by name: the paper sums the filters alone."""
 
 
 def taylor(network: nn.Module, batches: Iterable) -> tp.importance.Importance:
-    """Torch-Pruning's, from the gradient of the loss over all the batches."""
+    """Torch-Pruning's Taylor importance, from the gradient of the loss over all batches."""
     for inputs, targets, *_ in batches:
         _loss(network, inputs, targets).backward()
     return tp.importance.GroupTaylorImportance()
 
 
 def hessian(network: nn.Module, batches: Iterable) -> tp.importance.Importance:
-    """Torch-Pruning's, from the squared gradients of the images.
+    """Torch-Pruning's Hessian importance, from the squared gradient of each image.
 
-    They are summed here: Torch-Pruning 1.6.1's own ``accumulate_grad`` holds those of the last image alone.
+    The squares are summed here, because ``accumulate_grad`` of Torch-Pruning 1.6.1 keeps those of the last image alone.
     """
     squares = {parameter: torch.zeros_like(parameter) for parameter in network.parameters()}
     for inputs, targets, *_ in batches:
@@ -46,20 +55,26 @@ def _loss(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> to
     return F.binary_cross_entropy_with_logits(network(inputs.to(device)), targets.to(device))
 
 
-CRITERIA: dict[str, Criterion] = {
-    "random": lambda network, loader: tp.importance.RandomImportance(),
-    "weight_sum": lambda network, loader: tp.importance.WeightSumImportance(group_reduction="first"),
-    "apoz": lambda network, loader: tp.importance.APoZImportance(loader),
-    "mean_activation": lambda network, loader: tp.importance.MeanActivationImportance(loader),
-    "thinet": lambda network, loader: tp.importance.ThiNetImportance(loader),
+PAPERS = ("random", "weight_sum", "apoz", "mean_activation", "thinet", "taylor", "spatial_mask")
+"""The six criteria of the spatial-mask paper (its "Mean-mean" is the mean activation), and Taylor."""
+OF_TORCH_PRUNING: dict[str, Criterion] = {
+    "random": lambda network, batches: tp.importance.RandomImportance(),
     "taylor": taylor,
-    "spatial_mask": lambda network, loader: tp.importance.SpatialMaskImportance(loader, threshold=0.5),
-}
-"""The six of the spatial-mask paper (its "Mean-mean" is the mean activation), and Taylor."""
-RIVALS: dict[str, Criterion] = {
     "hessian": hessian,
-    "fpgm": lambda network, loader: tp.importance.FPGMImportance(),
-    "group_norm": lambda network, loader: tp.importance.GroupMagnitudeImportance(),
-    "bn_scale": lambda network, loader: tp.importance.BNScaleImportance(),
+    "fpgm": lambda network, batches: tp.importance.FPGMImportance(),
+    "group_norm": lambda network, batches: tp.importance.GroupMagnitudeImportance(),
+    "bn_scale": lambda network, batches: tp.importance.BNScaleImportance(),
 }
-"""More of Torch-Pruning's, for the study. BN scale needs batch norms, and means something after sparse training."""
+"""Torch-Pruning's own. ``bn_scale`` needs batch norms, and makes sense after sparse training only."""
+
+
+def all_criteria() -> dict[str, Criterion]:
+    """Every criterion by name; those of the registry as it is now."""
+    return OF_TORCH_PRUNING | {name: _registered(name, kind) for name, kind in CRITERIA.items()}
+
+
+def _registered(name: str, kind: type) -> Criterion:
+    options = OPTIONS.get(name, {})
+    if issubclass(kind, CalibratedImportance):
+        return lambda network, batches: kind(batches, **options)
+    return lambda network, batches: kind(**options)

@@ -1,45 +1,61 @@
-"""Writing files so that a kill leaves the old one or the new one, never a part."""
+"""Files of results, written so that a kill leaves the old file or the new one, never a part."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resolution_scaling.ground.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 SETTINGS_FILE = "settings.json"
 
 
-@contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Give a path beside the file to write to; it takes the file's place by one rename when all went well."""
-    partial = file.with_name(file.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
 def save_figures(folder: Path, figures: Mapping[str, Figure], **options: Any) -> None:
-    """Save figures as PNG files of these names; ``options`` are those of ``savefig``."""
+    """Save figures as PNG files.
+
+    Args:
+        folder: where to.
+        figures: by the name of the file.
+        options: those of matplotlib's ``savefig``.
+    """
     for name, figure in figures.items():
         with replacing(folder / name) as partial:
             figure.savefig(partial, format="png", **options)
 
 
+def save_report(
+    folder: Path, text: str, figures: Mapping[str, Figure], results: DataFrame | None = None, **options: Any
+) -> list[Path]:
+    """Save ``report.md``, its figures and ``results.csv``; return their paths.
+
+    Args:
+        folder: where to.
+        text: of the report, in Markdown.
+        figures: by the name of the file.
+        results: the rows; None if the folder has its ``results.csv`` already.
+        options: those of matplotlib's ``savefig``.
+    """
+    save_figures(folder, figures, **options)
+    if results is not None:
+        with replacing(folder / "results.csv") as partial:
+            results.to_csv(partial, index=False)
+    with replacing(folder / "report.md") as partial:
+        partial.write_text(text)
+    return [folder / name for name in ("results.csv", "report.md", *figures)]
+
+
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Remember what was asked for, so that a folder never mixes two experiments.
+    """Write the settings of an experiment into its folder, so that a folder never mixes two experiments.
 
     Args:
         folder: of the results.
-        settings: such as JSON can hold.
+        settings: values that JSON can hold.
 
     Raises:
         ValueError: the folder holds a run with other settings; the text names them.

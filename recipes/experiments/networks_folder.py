@@ -1,28 +1,36 @@
-"""A folder of trained networks and a table of results about them, which a stopped run goes on from."""
+"""A folder with the trained networks of an experiment and a table of its results; a stopped run continues from it."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from .files import claim_folder, replacing
+from resolution_scaling.ground.files import replacing
+
+from .files import claim_folder
 from .training import Hardware, Loss, Training, save_weights, train
+
+Item = TypeVar("Item")
+Key = Callable[[Item], dict[str, Any]]
+"""The columns by which the rows about an item are found, and their values."""
 
 
 class NetworksFolder:
-    """What an experiment keeps: ``NAME.safetensors``, ``results.csv``, and checkpoints of what is being trained.
+    """The files of an experiment: ``NAME.safetensors``, ``results.csv``, and checkpoints of trainings in progress.
 
     Args:
-        path: folder; made if missing.
-        settings: what was asked for, such as JSON can hold; a folder never mixes two experiments.
+        path: the folder; it is made if it is missing.
+        settings: the settings of the experiment, as values that JSON can hold. A folder never mixes two experiments.
         hardware: device and mixed precision.
         seed: seeds initial weights and the order of the batches; None where each network has a seed of its own.
 
@@ -43,7 +51,7 @@ class NetworksFolder:
     def network(
         self, name: str, build: Callable[[], nn.Module], fit: Callable[[nn.Module], Any], seed: int | None = None
     ) -> nn.Module:
-        """A trained network, on the device, in evaluation mode: loaded if it is there, else trained and saved."""
+        """A trained network on the device, in eval mode: loaded if its file exists, else trained and saved."""
         set_seed(self.seed if seed is None else seed)
         network, file = build(), self.path / f"{name}.safetensors"
         if file.exists():
@@ -57,7 +65,7 @@ class NetworksFolder:
     def train(
         self, network: nn.Module, training: Training, loss: Loss, data: Dataset, validation: Dataset, description: str
     ) -> int:
-        """Train in place, see `training.train`; checkpoints stay until a network is saved or a row added."""
+        """Train in place with `training.train`; its checkpoints stay until a network is saved or a row is added."""
         return train(
             network,
             training,
@@ -70,8 +78,36 @@ class NetworksFolder:
             seed=self.seed,
         )
 
+    def missing(self, wanted: Iterable[Item], description: str, key: Key[Item] = dataclasses.asdict) -> Iterator[Item]:
+        """Give the items that have no row of results, one after the other, and show progress.
+
+        Args:
+            wanted: what there should be rows about.
+            description: text of the progress bar.
+            key: see `Key`; the fields of a dataclass by default.
+
+        Raises:
+            SittingOver: the time of the hardware is up; the same call continues from here.
+        """
+        wanted = [*wanted]
+        there = self._about(wanted, key)
+        for item in tqdm([item for item in wanted if _values(key(item)) not in there], desc=description):
+            self.hardware.check_time()
+            yield item
+
+    def rows(self, wanted: Iterable[Item], key: Key[Item] = dataclasses.asdict) -> pd.DataFrame:
+        """The rows of results about these items, in the order in which they were added."""
+        wanted = [*wanted]
+        asked = {_values(key(item)) for item in wanted}
+        return self.results[[values in asked for values in self._about(wanted, key)]]
+
+    def _about(self, wanted: list[Item], key: Key[Item]) -> list[tuple[Any, ...]]:
+        """The values of the key in each row."""
+        columns = [*key(wanted[0])] if wanted else []
+        return [*self.results.reindex(columns=columns).fillna("").itertuples(index=False, name=None)]
+
     def append(self, rows: dict[str, Any] | pd.DataFrame) -> None:
-        """Add a row, or several with seeds of their own, to the results."""
+        """Add a row, or several rows that have seeds of their own, to the results."""
         rows = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([rows | {"seed": self.seed}])
         self.results = pd.concat([self.results, rows], ignore_index=True)
         with replacing(self.path / "results.csv") as partial:
@@ -80,8 +116,12 @@ class NetworksFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of folders, one for each training that has not ended."""
+        """A folder that has a folder for each training in progress."""
         return self.path / "checkpoints"
 
     def _drop_checkpoints(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _values(key: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(key.values())

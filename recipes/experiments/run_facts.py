@@ -1,4 +1,4 @@
-"""What a report says of its run, so that a reader can repeat it."""
+"""What a report says about its run, so that a reader can repeat it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def run_facts(command: str, hardware: Hardware, seconds: float, packages: Iterab
     """Command, precision, hardware, versions and wall time, in words.
 
     Args:
-        command: that was given.
-        hardware: of the run.
-        seconds: wall time, of all sittings.
-        packages: to give the versions of, beside torch's and ours.
+        command: the command that was given.
+        hardware: where the run took place.
+        seconds: wall time of all sittings.
+        packages: packages whose versions are shown, beside torch and this one.
     """
     on_gpu = hardware.accelerator().device.type == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads on {os.cpu_count()} CPUs"
@@ -34,12 +34,12 @@ def run_facts(command: str, hardware: Hardware, seconds: float, packages: Iterab
 
 
 def bullets(facts: Mapping[str, object]) -> str:
-    """A Markdown list."""
+    """A Markdown list of names and values."""
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def version_of(package: str) -> str:
-    """Of an installed package, in words."""
+    """The version of a package, or a note that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

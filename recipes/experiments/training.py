@@ -1,4 +1,4 @@
-"""One training loop for the recipes, on Hugging Face `accelerate`: mixed precision, devices, checkpoints."""
+"""The training loop of the recipes, on Hugging Face `accelerate`: mixed precision, devices, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .files import replacing
+from resolution_scaling.ground.files import replacing
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Augment = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -38,16 +38,16 @@ class Training:
 
     Attributes:
         epochs: passes over the training data; 0 leaves the network as it is.
-        learning_rate: of the optimizer; under a schedule its peak.
-        batch_size: images a step.
+        learning_rate: that of the optimizer; with a schedule, the largest one.
+        batch_size: number of images in a step.
         schedule: ``"constant"`` as in the spatial-mask paper; ``"one_cycle"`` warms up and anneals, for short
             trainings; ``"cosine"`` anneals to zero after ``warmup_epochs`` of linear warm-up.
         optimizer: ``"adam"``, ``"adamw"``, or ``"sgd"`` with momentum 0.9.
-        weight_decay: the optimizer's.
-        warmup_epochs: of the cosine schedule.
-        ema_decay: weights are averaged by this factor a step, and the average is what is evaluated and kept; None
-            for the weights themselves.
-        keep: the ``"best"`` epoch by validation loss, or the ``"last"``.
+        weight_decay: that of the optimizer.
+        warmup_epochs: those of the cosine schedule.
+        ema_decay: decay per step of an exponential moving average of the weights, which is then evaluated and kept;
+            None to keep the weights themselves.
+        keep: which epoch to keep, the ``"best"`` by validation loss or the ``"last"``.
     """
 
     epochs: int
@@ -61,11 +61,11 @@ class Training:
     keep: str = "best"
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """A new optimizer of the parameters."""
+        """A new optimizer for the parameters of a model."""
         return OPTIMIZERS[self.optimizer](model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def make_schedule(self, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> lr_scheduler.LRScheduler:
-        """A new schedule, to be stepped after each batch."""
+        """A new schedule, which is stepped after each batch."""
         steps, warmup = self.epochs * steps_an_epoch, self.warmup_epochs * steps_an_epoch
         if self.schedule == "one_cycle":
             return lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
@@ -89,13 +89,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how precisely to compute, and for how long.
+    """Where, how precisely and for how long to compute.
 
     Attributes:
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes the first accelerator, else the CPU.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None for the first accelerator, or else the CPU.
         mixed_precision: `accelerate`'s ``"no"``, ``"bf16"`` or ``"fp16"`` (``"fp16"`` not on the CPU).
-        workers: processes that read and augment training images.
-        minutes: after which training stops at the end of an epoch, by `SittingOver`; None for no end.
+        workers: number of processes that read and augment training images.
+        minutes: time after which training raises `SittingOver` at the end of an epoch; None for no limit.
     """
 
     device: str | None = None
@@ -105,7 +105,7 @@ class Hardware:
     started: float = field(default_factory=time.monotonic, compare=False)
 
     def accelerator(self, seed: int = 0) -> Accelerator:
-        """A new accelerator, whose loaders shuffle by ``seed`` and epoch alone."""
+        """A new accelerator; the order in which its loaders shuffle depends on ``seed`` and the epoch alone."""
         device = torch.device(self.device or "cpu")
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
@@ -122,7 +122,7 @@ class Hardware:
 
 
 class SittingOver(Exception):
-    """The time of this sitting is up; what was reached is saved, and the same call goes on from there."""
+    """The time of this sitting is up. What was reached is saved, and the same call continues from there."""
 
 
 def train(
@@ -140,21 +140,22 @@ def train(
 ) -> int:
     """Train in place, and keep the epoch whose validation loss is lowest (section 4.3 of the spatial-mask paper).
 
-    The start counts as an epoch, so that retraining cannot leave a network worse than it was (ours; the paper does not
-    say). After each epoch the state is saved in ``folder``, and a call with the same folder goes on from there, to the
-    same weights as without the interruption.
+    The start counts as an epoch, so that retraining cannot make a network worse (this is ours; the paper says nothing
+    about it). After each epoch the state is saved in ``folder``. A call with the same folder continues from there and
+    reaches the same weights as without the interruption.
 
     Args:
-        model: the network; ends with the weights of the epoch to keep.
+        model: the network; at the end it has the weights of the epoch to keep.
         training: epochs, optimizer, schedule, and which epoch to keep.
         loss: ``(output, target)`` -> mean loss of the batch.
         train_data: items ``(input, target)``.
-        validation_data: the same, for the choice of the epoch.
-        folder: where checkpoints are kept; made if missing.
-        description: name on the progress bar.
+        validation_data: such items too; they choose the epoch.
+        folder: where checkpoints are kept; it is made if it is missing.
+        description: text of the progress bar.
         hardware: device and mixed precision.
         seed: seeds the order of the batches.
-        augment: of a training batch on the device, such as torchvision's ``v2.MixUp``; the loss must take its targets.
+        augment: changes a training batch on the device, as torchvision's ``v2.MixUp`` does; the loss must accept its
+            targets.
 
     Returns:
         The epoch that was kept, from 1; 0 is the start.
@@ -244,7 +245,7 @@ def _latest(folder: Path) -> Path | None:
 
 
 def _save(accelerator: Accelerator, folder: Path, progress: dict, best_weights: dict[str, torch.Tensor]) -> None:
-    """Write a checkpoint aside, put it in place by one rename, then drop the older one: a kill never leaves none."""
+    """Write a checkpoint aside, rename it into place, then drop the older one, so that a kill leaves at least one."""
     older, partial = _latest(folder), folder / "partial"
     accelerator.save_state(str(partial))
     save_file(best_weights, partial / BEST_FILE)

@@ -1,4 +1,4 @@
-"""The hologram results at equal compression, paired over base networks, and what they say of the paper's claims."""
+"""The hologram results at equal compression, paired over base networks, and the paper's claims."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import numpy as np
 import pandas as pd
 
 from ..experiments.claims import Claim, Interval
-from .experiment import UNPRUNED
+from .pruning import UNPRUNED
 
 PAPERS_RIVALS = ["random", "weight_sum", "apoz", "mean_activation", "thinet"]
 LEVELS = (4, 10, 20)
-"""Compressions of the paper's sentences."""
+"""Compressions that the paper's sentences name."""
 WHOLE_RANGE = (1.5, 2, 3, 4, 6, 8, 10, 15, 20, 30, 50)
-"""Compressions that stand for its whole range, as far as all criteria reach."""
+"""Compressions that stand for the paper's whole range, as far as all criteria reach it."""
 
 
 def at_compression(results: pd.DataFrame, levels: Iterable[float]) -> pd.DataFrame:
-    """What each criterion reaches at given compressions, between the fractions that were tried.
+    """What each criterion reaches at given compressions, interpolated between the fractions that were tried.
 
-    Straight lines over the logarithm of the compression: of the logarithms of MSE and speed-up, and of Δacc. The
-    network that was not pruned is where each line begins.
+    Interpolation is linear over the logarithm of the compression, in the logarithms of MSE and speed-up, and in Δacc.
+    Each line begins at the unpruned network.
 
     Args:
-        results: rows as in ``results.csv``.
+        results: rows of ``results.csv``.
         levels: compressions (parameters, unpruned / pruned).
 
     Returns:
-        Columns ``seed, mixed, literal, criterion, level, mse, delta_accuracy, speedup``; no row where a level lies
-        beyond the smallest fraction.
+        Columns ``seed, mixed, literal, criterion, level, mse, delta_accuracy, speedup``. There is no row where a level
+        lies beyond the smallest fraction.
     """
     keys, rows = ["seed", "mixed", "literal", "criterion"], []
     unpruned = results[results["criterion"] == UNPRUNED.criterion]
@@ -46,12 +46,12 @@ def at_compression(results: pd.DataFrame, levels: Iterable[float]) -> pd.DataFra
 
 
 def judged_claims(results: pd.DataFrame, mixed: bool, literal: bool, reason: str) -> list[Claim]:
-    """What section 5 of the paper claims of the spatial mask, against the paper's rivals.
+    """What section 5 of the paper claims about the spatial mask beside the paper's rivals.
 
     Args:
         results: rows of all base networks.
-        mixed: with mixed connectivity.
-        literal: Algorithm 1's union of two top sets, else as many filters as the rivals keep.
+        mixed: whether connectivity is mixed.
+        literal: whether the spatial mask keeps Algorithm 1's union of two top sets, or as many filters as the rivals.
         reason: why the first two claims may fail.
     """
     is_unpruned = results["criterion"] == UNPRUNED.criterion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,20 @@ import torch_pruning as tp
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from resolution_scaling.ground.figures import TEXT, new_figure
+from resolution_scaling.ground.figures import MARKERS, TEXT, new_figure
 from torchprune_spatial import Calibration, SpatialMaskImportance
 from torchprune_spatial.criteria.ranking import union_scores
 from torchprune_spatial.report import plot_region_responses, plot_regions
 from torchprune_spatial.report.responses import region_responses
 
 from ..experiments.claims import Interval, claims_table
-from ..experiments.files import replacing, save_figures
+from ..experiments.files import save_report
 from ..experiments.run_facts import bullets, run_facts
 from .claims import LEVELS, at_compression, judged_claims
-from .experiment import UNPRUNED, HologramPruning, pruning_of
+from .experiment import HologramPruning
+from .pruning import UNPRUNED, pruning_of
 
-# Okabe and Ito's palette for the colour-blind; a marker each, so that the figures survive a black and white print.
+# Okabe and Ito's palette for the colour-blind, and a marker each, so that lines differ in black and white print too.
 STYLES = {
     "random": ("#999999", "o"),
     "weight_sum": ("#E69F00", "s"),
@@ -35,17 +37,19 @@ STYLES = {
     "thinet": ("#CC79A7", "P"),
     "taylor": ("#56B4E9", "X"),
 }
+OTHER_COLORS = ("#000000", "#F0E442")
+"""For criteria without a style."""
 COST_TICKS = [1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100]
 
 
 def write_report(output: Path, experiment: HologramPruning, results: pd.DataFrame, command: str) -> list[Path]:
-    """Write ``results.csv``, ``report.md`` and its figures; return the files that a reader wants to open.
+    """Write ``results.csv``, ``report.md`` and its figures; return their paths.
 
     Args:
-        output: folder.
-        experiment: on the base network that the examples show.
+        output: folder of the results.
+        experiment: the one on the base network that the examples show.
         results: rows of all base networks.
-        command: that was given.
+        command: the command that was given.
     """
     shown = shown_fraction(results)
     figures = {
@@ -57,23 +61,19 @@ def write_report(output: Path, experiment: HologramPruning, results: pd.DataFram
     if results["mixed"].any():
         mixed = results["mixed"] | (results["criterion"] == UNPRUNED.criterion)
         figures["performance_mixed.png"] = performance_figure(results[mixed])
-    save_figures(output, figures, dpi=130, bbox_inches="tight")
-    with replacing(output / "results.csv") as partial:
-        results.to_csv(partial, index=False)
-    with replacing(output / "report.md") as partial:
-        partial.write_text(_markdown(experiment, results, command))
-    return [output / name for name in ("results.csv", "report.md", *figures)]
+    text = _markdown(experiment, results, command)
+    return save_report(output, text, figures, results, dpi=130, bbox_inches="tight")
 
 
 def shown_fraction(results: pd.DataFrame) -> float:
-    """The fraction of kept filters that the pictures show: that which comes nearest to a tenth of the parameters."""
+    """The fraction of kept filters that the pictures show: the one nearest to a tenth of the parameters."""
     pruned = results[(results["criterion"] != UNPRUNED.criterion) & ~results["literal"]]
     compression = pruned.groupby("keep_fraction")["compression"].mean()
     return float((compression / 10).apply(math.log).abs().idxmin())
 
 
 def reconstructions_figure(experiment: HologramPruning, results: pd.DataFrame, keep_fraction: float) -> Figure:
-    """Test holograms, their targets, and what the unpruned network and those pruned to a fraction make of them."""
+    """Test holograms, their targets, and the reconstructions of the unpruned network and of those at a fraction."""
     is_shown = results["keep_fraction"].isin([1.0, keep_fraction]) & ~results["mixed"]
     rows = results[is_shown & (results["seed"] == experiment.seed)]
     prunings = [pruning_of(row) for row in rows.itertuples()]
@@ -104,7 +104,7 @@ def masks_figure(experiment: HologramPruning) -> Figure:
 
 
 def filters_figure(experiment: HologramPruning, keep_fraction: float) -> Figure:
-    """Each filter's mean activation in the object and in the background, and which ones the spatial mask keeps."""
+    """Mean activation of each filter in the object and in the background, and which filters the spatial mask keeps."""
     layers = {f"encoder.{i}.1": f"encoder, level {i + 1}" for i in range(3)}
     layers |= {f"decoder.{i}.1": f"decoder, level {3 - i}" for i in range(3)}
     example = experiment.validation[:1][0].to(experiment.device)
@@ -122,7 +122,7 @@ def filters_figure(experiment: HologramPruning, keep_fraction: float) -> Figure:
 def performance_figure(results: pd.DataFrame) -> Figure:
     """MSE and loss of accuracy against compression and speed-up (the paper's Figure 3); dashed: unpruned.
 
-    Points are means over base networks (of MSE geometric), bars their 95 % intervals, if there are several.
+    Points are means over base networks (geometric means of MSE), and bars their 95 % intervals, if there are several.
     """
     is_unpruned = results["criterion"] == UNPRUNED.criterion
     costs = {
@@ -133,9 +133,11 @@ def performance_figure(results: pd.DataFrame) -> Figure:
         "mse": ("test MSE", 1.0, Interval.of_ratios),
         "delta_accuracy": ("Δacc (percentage points)", 100.0, Interval.of),
     }
+    others = dict.fromkeys(name for name in results["criterion"] if name not in (UNPRUNED.criterion, *STYLES))
+    styles = STYLES | dict(zip(others, zip(itertools.cycle(OTHER_COLORS), itertools.cycle(MARKERS)), strict=False))
     figure = new_figure(10, 7)
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
-    for axis in axes.flat:  # before anything is drawn: a single point is then given some room on both sides
+    for axis in axes.flat:  # before anything is drawn, so that a single point gets some room on both sides
         axis.set_xscale("log")
         axis.xaxis.set(major_locator=FixedLocator(COST_TICKS), minor_locator=NullLocator())
         axis.xaxis.set_major_formatter("{x:g}")
@@ -146,7 +148,7 @@ def performance_figure(results: pd.DataFrame) -> Figure:
         for axis, cost in zip(line, costs, strict=True):
             axis.axhline(base, color="black", linestyle="--", linewidth=1, label=UNPRUNED.criterion)
             for (criterion, literal), rows in results[~is_unpruned].groupby(["criterion", "literal"], sort=False):
-                colour, marker = STYLES[criterion]
+                colour, marker = styles[criterion]
                 points = [
                     (of_fraction[cost].mean(), interval(scale * of_fraction[score]))
                     for _, of_fraction in rows.groupby("keep_fraction")
@@ -172,7 +174,7 @@ def performance_figure(results: pd.DataFrame) -> Figure:
 
 
 def _bar(value: Interval) -> tuple[float, float]:
-    """Lengths of the error bar; none for a single repetition."""
+    """Lengths of the error bar below and above; 0 for a single repetition."""
     low, high = value.mean - value.low, value.high - value.mean
     return (low, high) if math.isfinite(high) else (0.0, 0.0)
 
@@ -182,7 +184,7 @@ def _label(row: Any) -> str:
 
 
 def equal_compression_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Each criterion at the compressions that it reaches on all base networks, of those in the paper's sentences."""
+    """Each criterion at those compressions of the paper's sentences that it reaches on all base networks."""
     rows = []
     for _, line in at_compression(results, LEVELS).groupby(["criterion", "literal"], sort=False):
         row = {"criterion": _label(next(line.itertuples()))}
@@ -197,7 +199,7 @@ def equal_compression_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def background_correlation(experiment: HologramPruning) -> float:
-    """Smallest correlation, over the layers, of the filters' background means and their means over the whole image."""
+    """Smallest correlation over the layers of the filters' means in the background and over the whole image."""
     importance = SpatialMaskImportance(experiment.calibration)
     example = experiment.validation[:1][0].to(experiment.device)
     graph = tp.DependencyGraph().build_dependency(experiment.base, example)

@@ -1,1 +1,1 @@
-"""The networks of the recipes."""
+"""The networks of the recipes: a U-Net and its digit classifier, and a small ResNet."""

@@ -12,13 +12,13 @@ class ResUNet(nn.Module):
 
     Three encoder levels of three 3x3 convolutions with max pooling, one convolution at the bottom, three decoder
     levels of three with nearest upsampling, one output convolution. Each skip adds the output of an encoder level to
-    the output of the first convolution of the decoder level. ReLU everywhere; the paper's last sigmoid is left to the
-    loss (``binary_cross_entropy_with_logits``, which mixed precision allows) and to the caller.
+    the output of the first convolution of the decoder level. All activations are ReLU. The paper's last sigmoid is left
+    to the loss (``binary_cross_entropy_with_logits``, which mixed precision allows) and to the caller.
 
     The paper does not give the numbers of channels; ``width`` at full resolution, doubled at each level, is ours.
 
     Args:
-        width: channels at full resolution.
+        width: number of channels at full resolution.
         norms: whether batch norms follow all convolutions but the last; the paper has none.
     """
 
@@ -45,7 +45,7 @@ class ResUNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, hologram: torch.Tensor) -> torch.Tensor:
-        """Logits of the image ``[batch, 1, size, size]``; ``size`` a multiple of 8."""
+        """Logits of the image, ``[batch, 1, size, size]``; ``size`` is a multiple of 8."""
         x, skips = hologram, []
         for level in self.encoder:
             for convolution in level:

@@ -1,8 +1,7 @@
-"""Figures, claims and report of the ResNet resolution recipe."""
+"""Figures and report of the ResNet resolution recipe."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,13 @@ from matplotlib.figure import Figure
 import resolution_scaling as rs
 from resolution_scaling.ground.figures import COLORS, MARKERS, SMALL, TEXT, new_figure
 
-from ..experiments.claims import Claim, Interval, claims_table
+from ..experiments.claims import Interval, claims_table
 from ..experiments.classification import Classification
-from ..experiments.files import replacing, save_figures
+from ..experiments.files import save_report
 from ..experiments.run_facts import bullets, run_facts
-from ..resolution_costs.__main__ import resnet_costs
+from ..resolution_costs.costs import resnet_costs
+from .claims import NETWORK, choose_sizes, judged_claims
 
-NETWORK = ["method", "setting"]
-DEFAULT_RATIO = 224 / 176
-"""The paper's default K_eval over its default K_train (section 4.1)."""
 PUBLIC = (
     ("resnet50.tv2_in1k", 176, 176, 79.434),
     ("resnet50.tv2_in1k", 176, 224, 80.846),
@@ -35,127 +32,25 @@ PUBLIC = (
 """ImageNet top-1 of public ResNet-50, in percent, by K_train and K_eval: timm's results-imagenet.csv."""
 
 
-def write_report(experiment: Classification, results: pd.DataFrame, command: str) -> tuple[str, list[Path]]:
-    """Write ``report.md`` and its figures; return the table of the networks, and the files that a reader opens.
+def write_report(experiment: Classification, results: pd.DataFrame, command: str) -> list[Path]:
+    """Write ``report.md`` and its figures; return their paths.
 
     Args:
-        experiment: that was run.
-        results: its rows, of the seeds to report.
-        command: that was given.
+        experiment: the one that was run.
+        results: its rows to report on.
+        command: the command that was given.
     """
-    output, chosen = experiment.output, choose_sizes(results)
+    chosen = choose_sizes(results)
     figures = {
         "figure_1.png": rs.compare(resnet_costs(1)).plot(),
         "figure_3.png": sizes_figure(results, chosen),
         "figure_4.png": trade_offs_figure(results, chosen),
     }
-    save_figures(output, figures, dpi=150)
-    table = networks_table(results, chosen)
-    with replacing(output / "report.md") as partial:
-        partial.write_text(_markdown(experiment, results, chosen, table, command))
-    return table, [output / name for name in ("results.csv", "report.md", *figures)]
-
-
-def choose_sizes(results: pd.DataFrame) -> pd.DataFrame:
-    """Of each network and seed the row with the best validation accuracy; of equal ones the smallest ``K_eval``."""
-    best_first = results.sort_values(["validation_accuracy", "K_eval"], ascending=[False, True])
-    return best_first.drop_duplicates(["seed", *NETWORK]).sort_index()
-
-
-def accuracy_at(rows: pd.DataFrame, flops: float) -> float:
-    """Test accuracy that one of some networks reaches with so many FLOPs.
-
-    Those count that are better on validation than every cheaper one; between them, accuracy is interpolated linearly
-    over the logarithm of FLOPs, and above them it stays.
-
-    Args:
-        rows: of `choose_sizes`, of one seed.
-        flops: an image.
-
-    Returns:
-        In 0..1; NaN if all cost more.
-    """
-    rows = rows.sort_values(["flops", "validation_accuracy"], ascending=[True, False])
-    better = rows["validation_accuracy"] > rows["validation_accuracy"].cummax().shift(fill_value=-1)
-    front = rows[better]
-    return float(np.interp(math.log(flops), np.log(front["flops"]), front["accuracy"], left=math.nan))
-
-
-def judged_claims(chosen: pd.DataFrame) -> list[Claim]:
-    """What section 4.1 of the paper claims, paired over seeds; pooled values are averaged within a seed first."""
-    return [*_size_claims(chosen), *_fcr_claims(chosen), *_width_claims(chosen)]
-
-
-def _size_claims(chosen: pd.DataFrame) -> list[Claim]:
-    crops = chosen[chosen["method"] == "RC"]
-    crops = crops.assign(ratio=crops["K_eval"] / crops["K_train"])
-    ratios = crops.pivot(index="seed", columns="K_train", values="ratio")
-    pooled = Interval.of_ratios(np.exp(np.log(ratios).mean(axis=1)))
-    text, paper, measure = "best K_eval above K_train", f"above 1 (default {DEFAULT_RATIO:.2f})", "K_eval / K_train"
-    reason = (
-        "above the size that the images have there is no more detail, and accuracy is so flat that chance chooses; at "
-        "8 px the last maps are 2 x 2, and strides meet larger images otherwise where they do not divide them."
-    )
-    return [
-        Claim(
-            f"{text}, all sizes",
-            paper,
-            measure,
-            pooled,
-            above=1,
-            difference=f"{pooled.mean - DEFAULT_RATIO:+.2f} from the default",
-            reason=reason,
-        ),
-        *(
-            Claim(f"{text} {size}", paper, measure, Interval.of_ratios(ratios[size]), above=1, reason=reason)
-            for size in ratios
-        ),
-    ]
-
-
-def _fcr_claims(chosen: pd.DataFrame) -> list[Claim]:
-    points = 100 * chosen.pivot(index="seed", columns=NETWORK, values="accuracy")
-    sizes = sorted(points["FCR"], key=int)
-    differences = points["FCR"][sizes] - points["RC"][sizes]
-    text, paper, measure = "FCR beats RC at", "above 0 (Figure 3, no number)", "points of accuracy, FCR - RC"
-    reason = (
-        "with 28 px and a small network, the detail that FCR reads at full size passes one 3 x 3 convolution of few "
-        "filters; in ResNet-50 it passes 64 filters of 7 x 7."
-    )
-    pooled = Interval.of(differences.mean(axis=1))
-    return [
-        Claim(f"{text} equal training cost, all sizes", paper, measure, pooled, above=0, reason=reason),
-        *(
-            Claim(f"{text} {size}", paper, measure, Interval.of(differences[size]), above=0, reason=reason)
-            for size in sizes
-        ),
-    ]
-
-
-def _width_claims(chosen: pd.DataFrame) -> list[Claim]:
-    claims = []
-    for width, rivals in chosen[chosen["method"] == "width"].groupby("setting", sort=False):
-        for method in ("RC", "FCR"):
-            rows = chosen[chosen["method"] == method]
-            reached = [accuracy_at(rows[rows["seed"] == rival.seed], rival.flops) for rival in rivals.itertuples()]
-            differences = 100 * (reached - rivals["accuracy"]).dropna()
-            if len(differences):
-                claims.append(
-                    Claim(
-                        f"{method} beats width {width} at equal FLOPs",
-                        "above 0 (Figure 4, no number)",
-                        f"points of accuracy, {method} - width {width}",
-                        Interval.of(differences),
-                        above=0,
-                        reason="with 28 px, a lower resolution soon loses what tells classes apart, while few filters "
-                        "are enough for ten classes.",
-                    )
-                )
-    return claims
+    return save_report(experiment.output, _markdown(experiment, results, chosen, command), figures, dpi=150)
 
 
 def sizes_figure(results: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
-    """Test accuracy against ``K_eval`` (the paper's Figure 3): mean and 95 % band over seeds; a star where chosen."""
+    """Test accuracy against ``K_eval`` (the paper's Figure 3): mean and 95 % band over seeds; stars mark choices."""
     figure = new_figure(11, 4.8)
     panels = dict(zip(("RC", "FCR"), figure.subplots(1, 2, sharey=True), strict=True))
     titles = {"RC": "trained on crops of K_train (RC)", "FCR": "trained at full size, reduced as to K_train (FCR)"}
@@ -183,9 +78,11 @@ def sizes_figure(results: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
 
 
 def trade_offs_figure(results: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
-    """Memory against FLOPs, coloured by accuracy (Figure 4): every network at every size, ringed at its chosen one."""
+    """Memory against FLOPs, coloured by accuracy (Figure 4): every network at every size; rings mark choices."""
     points = results.groupby([*NETWORK, "K_eval"])[["flops", "memory", "accuracy"]].mean()
-    points = points.sort_values("accuracy")  # at one K_eval all of RC cost the same: the best is drawn last
+    points = points.sort_values(
+        "accuracy"
+    )  # at one K_eval all networks of RC cost the same, and the best is drawn last
     best = chosen.groupby(NETWORK, sort=False)[["flops", "memory", "accuracy"]].mean()
     scale = Normalize(100 * best["accuracy"].min() - 5, 100 * best["accuracy"].max())
     figure = new_figure(8, 5.5)
@@ -236,7 +133,7 @@ def networks_table(results: pd.DataFrame, chosen: pd.DataFrame) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
 
-def _markdown(experiment: Classification, results: pd.DataFrame, chosen: pd.DataFrame, table: str, command: str) -> str:
+def _markdown(experiment: Classification, results: pd.DataFrame, chosen: pd.DataFrame, command: str) -> str:
     data = experiment.data
     sizes, seeds = sorted(results["K_eval"].unique()), sorted(results["seed"].unique())
     facts = run_facts(
@@ -270,7 +167,7 @@ filters.
 
 ## Networks
 
-{table}
+{networks_table(results, chosen)}
 
 ## Figure 3
 

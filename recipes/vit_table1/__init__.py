@@ -1,1 +1,1 @@
-"""The costs in Table 1 of GRETSI 2025."""
+"""Table 1 of GRETSI 2025: what its networks cost."""

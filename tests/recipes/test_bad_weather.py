@@ -51,7 +51,7 @@ def ended(process):
 
 
 def rows(output):
-    """Of all the tables of results that there are, and of the records of searches."""
+    """The number of rows in all tables of results and records of searches."""
     tables, records = sorted(output.glob("**/results.csv")), sorted(output.glob("**/trials.jsonl"))
     return sum(len(file.read_text().splitlines()) for file in tables + records) - len(tables)
 
@@ -61,7 +61,7 @@ def results(output):
 
 
 def left_running(output):
-    """What there is of NNI: each process inherits the folder in its environment."""
+    """The processes of NNI, each of which inherits the folder in its environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -83,7 +83,7 @@ def assert_it_ends_the_same(recipe, output, undisturbed):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Results of a recipe that runs through, made once."""
+    """The results of a recipe that runs through without a stop, made once."""
     found = {}
 
     def run(recipe):
@@ -103,7 +103,7 @@ def kill(process):
 
 
 def wait_for(process, output, count):
-    """Until there are so many rows of results, or it has ended well."""
+    """Wait until there are ``count`` rows of results, or the process has ended well."""
     while process.poll() is None and not (any(output.rglob("settings.json")) and rows(output) >= count):
         time.sleep(0.02)
     assert not process.poll(), process.communicate()[1]
@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(recipe, count, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     code, errors = ended(process)
     assert code == 1
-    assert errors.splitlines()[-1] == f"stopped; the same command goes on from {tmp_path}"
+    assert errors.splitlines()[-1] == f"stopped; the same command continues from {tmp_path}"
     assert not left_running(tmp_path)
 
 

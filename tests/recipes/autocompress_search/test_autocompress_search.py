@@ -1,15 +1,19 @@
+import csv
 import dataclasses
 import json
 import socket
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
-from recipes.autocompress_search import __main__ as autocompress_search
-from recipes.autocompress_search.__main__ import PRESETS, Searches, main, parse_arguments
-from recipes.autocompress_search.task import CLASSES, IMAGE_PX, SmallResNet, Task
+from recipes.autocompress_search import experiment as autocompress_search
+from recipes.autocompress_search.__main__ import main, parse_arguments
+from recipes.autocompress_search.experiment import PRESETS, Searches
+from recipes.autocompress_search.task import CLASSES, IMAGE_PX, Task
 from recipes.experiments.training import Training
+from recipes.networks.resnet import SmallResNet
 from resolution_scaling.nni.joint_search.limits import count_costs
 
 TINY = dataclasses.replace(
@@ -112,7 +116,7 @@ def test_without_nni_it_says_what_to_install(folder, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_tiny")
-def test_from_command_to_report(tmp_path, capsys):
+def test_from_command_to_report(tmp_path, capsys, drawn):
     """The preset is tiny only here: trials read its sizes from the folder."""
     pytest.importorskip("nni")
     command = ["--output", str(tmp_path), "--port", str(free_port()), "--tuner", "Random"]
@@ -122,7 +126,12 @@ def test_from_command_to_report(tmp_path, capsys):
     assert len(lines) == 1 + 3 + 3 + 2
     assert {line.split(",")[0] for line in lines[1:]} == {"joint", "pruning alone", "resolution alone"}
     assert all(",succeeded," in line for line in lines[1:])
-    assert (tmp_path / "front.png").stat().st_size > 10_000
+    with open(tmp_path / "results.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["accuracy"]]
+    assert rows
+    points = np.concatenate([points.get_offsets() for points in drawn["front.png"].axes[0].collections])
+    for row in rows:
+        assert np.isclose(points, [float(row["flops"]) / 1e6, float(row["accuracy"])]).all(1).any()
     report = (tmp_path / "report.md").read_text()
     assert "| resolution alone | 2 " in report
     assert "hypervolume" in report

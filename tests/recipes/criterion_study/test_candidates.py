@@ -4,9 +4,8 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from torch import nn
 
-from recipes.criterion_study.candidates import CANDIDATES
-from recipes.criterion_study.experiment import STUDIED
-from recipes.experiments.criteria import RIVALS
+from recipes.criterion_study.criteria import CANDIDATES, studied
+from recipes.experiments.criteria import OF_TORCH_PRUNING
 from recipes.networks.unet import ResUNet
 from torchprune_spatial import prune_to
 
@@ -36,7 +35,7 @@ def case():
 def scores_of(name, network, batches):
     graph = tp.DependencyGraph().build_dependency(network, batches[0][0][:1])
     group = graph.get_pruning_group(network.first, tp.prune_conv_out_channels, list(range(6)))
-    return STUDIED[name](network, batches)(group)
+    return studied()[name](network, batches)(group)
 
 
 def cells(network, batches):
@@ -120,7 +119,7 @@ def test_taylor_of_regions(case, split):
 
 def test_hessian_takes_every_image(case):
     network, batches = case
-    importance = RIVALS["hessian"](network, batches)
+    importance = OF_TORCH_PRUNING["hessian"](network, batches)
     inputs, targets, _ = (torch.cat(parts) for parts in zip(*batches, strict=True))
     expected = torch.zeros_like(network.first.weight)
     for image, target in zip(inputs, targets, strict=True):
@@ -130,12 +129,12 @@ def test_hessian_takes_every_image(case):
     assert importance is not None
 
 
-@pytest.mark.parametrize("name", [*RIVALS, *CANDIDATES])
+@pytest.mark.parametrize("name", ["hessian", "fpgm", "group_norm", "bn_scale", *CANDIDATES])
 def test_prunes_a_network_with_skips(name):
     torch.manual_seed(0)
     network, inputs = ResUNet(4, norms=name == "bn_scale").eval(), torch.randn(2, 1, 16, 16)
     targets = (torch.rand(2, 1, 16, 16) > 0.5).float()
-    importance = STUDIED[name](network, [(inputs, targets, targets)])
+    importance = studied()[name](network, [(inputs, targets, targets)])
     record = prune_to(
         network, (inputs[:1],), importance, compression=4, allocation="cost", ignored_layers=[network.output]
     )

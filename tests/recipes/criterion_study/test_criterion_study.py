@@ -9,11 +9,12 @@ from scipy import stats
 from torch import nn
 
 from recipes.criterion_study import experiment as study_experiment
-from recipes.criterion_study.__main__ import PRESETS, main, parse_arguments
-from recipes.criterion_study.experiment import EQUAL, Block, judge
-from recipes.criterion_study.report import against_hosts, paired, verdict
-from recipes.criterion_study.tasks import DIGIT_PX, TASKS, Images
-from recipes.datasets.digits import load_digits
+from recipes.criterion_study.__main__ import main, parse_arguments
+from recipes.criterion_study.cells import EQUAL, Block
+from recipes.criterion_study.experiment import PRESETS, judge
+from recipes.criterion_study.report import against_torch_pruning, paired, verdict
+from recipes.criterion_study.tasks import TASKS, Images
+from recipes.criterion_study.tasks.task import DIGIT_PX
 from recipes.experiments.training import Training
 
 TINY = dataclasses.replace(
@@ -42,42 +43,6 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_digits_lie_where_the_corners_say(task):
-    images = TASKS[task](6, 0)
-    digits, labels = (part[:6] for part in load_digits())
-    assert images.inputs.shape == images.targets.shape == images.masks.shape == (6, 1, 64, 64)
-    assert torch.equal(images.labels, labels)
-    assert torch.equal(images.crops(images.masks.float())[:, 0], (digits > 0.5).float())
-    assert torch.equal(images.masks.sum((1, 2, 3)), (digits > 0.5).sum((1, 2)))  # nothing elsewhere
-    assert 0 <= images.targets.min() <= images.targets.max() <= 1
-    inside = images.targets[images.masks]
-    assert inside.min() > 0.5
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_the_seed_changes_noise_and_holes_alone(task):
-    first, again, other = TASKS[task](4, 1), TASKS[task](4, 1), TASKS[task](4, 2)
-    assert torch.equal(first.inputs, again.inputs)
-    assert not torch.equal(first.inputs, other.inputs)
-    for name in ("targets", "masks", "corners", "labels"):
-        assert torch.equal(getattr(first, name), getattr(other, name))
-
-
-def test_inpainting_greys_squares_and_leaves_the_rest():
-    images = TASKS["inpainting"](8, 0)
-    changed = images.inputs != images.targets
-    assert (images.inputs[changed] == 0.5).all()
-    assert 0.05 < changed.float().mean() < 12 * 8 * 8 / 64**2
-
-
-def test_parts_are_consecutive():
-    images = TASKS["denoising"](10, 0)
-    first, second = images.split(3, 5)
-    assert torch.equal(torch.cat([first.inputs, second.inputs]), images.inputs[:8])
-    assert torch.equal(second.labels, images.labels[3:8])
-
-
 class Constant(nn.Module):
     """Gives the same logit everywhere."""
 
@@ -94,18 +59,18 @@ def test_errors_by_hand():
     masks = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
     masks[0, 0, 3, 4] = masks[1, 0, 60, 1] = True
     images = Images(torch.rand(2, 1, 64, 64), masks.float(), masks, torch.zeros(2, 2, dtype=torch.long), torch.zeros(2))
-    scores = judge(Constant(0.0), images, None)
+    scores = judge(Constant(0.0), TASKS["segmentation"](), images, None)
     assert scores["mse"] == pytest.approx(0.25)
     assert scores["mse_object"] == pytest.approx(0.25)
     assert scores["accuracy"] == 0
-    scores = judge(Constant(20.0), images, None)  # all is called object
+    scores = judge(Constant(20.0), TASKS["segmentation"](), images, None)  # all is called object
     assert scores["mse_object"] == pytest.approx(0, abs=1e-6)
     assert scores["accuracy"] == pytest.approx(2 / (2 * 64 * 64))
     assert scores["delta_accuracy"] == pytest.approx(1 - 1 / 64**2)
 
 
 def test_the_classifier_reads_the_squares_of_the_digits():
-    images = TASKS["denoising"](5, 0)
+    images = TASKS["denoising"]().images(5, 0)
 
     class First(nn.Module):
         """Calls every image a class by its mean, the same for equal crops."""
@@ -118,12 +83,12 @@ def test_the_classifier_reads_the_squares_of_the_digits():
             assert crops.shape[1:] == (1, DIGIT_PX, DIGIT_PX)
             return nn.functional.one_hot(images.labels, 10).float()
 
-    scores = judge(Constant(0.0), images, First())
+    scores = judge(Constant(0.0), TASKS["denoising"](), images, First())
     assert scores["accuracy"] == 1
     assert scores["delta_accuracy"] == 0
 
 
-def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(run, tmp_path, monkeypatch):
+def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(run, tmp_path, monkeypatch, drawn):
     results = run("--criteria", "mean_activation", "--allocations", "uniform")
     assert results["criterion"].tolist() == ["unpruned", "mean_activation"] * 2
     assert results["task"].tolist() == ["segmentation"] * 2 + ["denoising"] * 2
@@ -149,9 +114,15 @@ def test_from_command_to_report_and_another_criterion_costs_its_own_runs_alone(r
     assert "## Segmentation" in report
     assert "ours" in report
     assert "study.png" not in report
-    run("--criteria", "mean_activation", "--allocations", "uniform", "--factors", "2", "3")
+    results = run("--criteria", "mean_activation", "--allocations", "uniform", "--factors", "2", "3")
     assert "study.png" in (tmp_path / "report.md").read_text()
-    assert (tmp_path / "study.png").stat().st_size > 5_000
+    panels = drawn["study.png"].axes
+    assert [panel.get_title() for panel in panels] == ["segmentation", "denoising"]
+    for panel, (_, rows) in zip(panels, results.groupby("task", sort=False), strict=True):
+        base, line = panel.lines
+        assert base.get_ydata()[0] == pytest.approx(1e3 * rows["mse"].iloc[0])
+        expected = sorted(zip(rows["factor"], 1e3 * rows["mse"], strict=True))[1:]
+        assert line.get_xydata() == pytest.approx(np.array(expected))
 
 
 def test_gradients_reach_taylor(run):
@@ -192,7 +163,7 @@ def test_ratios_are_paired_over_base_networks():
     assert verdict(times["apoz"]) == "noise"
 
 
-def test_the_best_rival_with_the_hosts_own_allocations():
+def test_the_best_rival_with_torch_prunings_own_allocations():
     """Ours have medians of 2 and 3; the best rival 8, because what is folded or allocated as ours does not count."""
     table = [
         *(("interpolative", allocation, True, mse) for allocation, mse in ((EQUAL, 2.0), ("uniform", 3.0))),
@@ -201,7 +172,7 @@ def test_the_best_rival_with_the_hosts_own_allocations():
         ("fpgm", "uniform", False, 9.0),
     ]
     rows = [("hologram", "compression", 20, *way, mse * factor, 0.01) for *way, mse in table for factor in (0.5, 1, 30)]
-    found = against_hosts(
+    found = against_torch_pruning(
         pd.DataFrame(
             rows, columns=["task", "limit", "factor", "criterion", "allocation", "fold", "mse", "delta_accuracy"]
         )

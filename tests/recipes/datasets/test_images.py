@@ -113,5 +113,7 @@ def test_bad_folders_are_explained(folder, tmp_path):
     (folder / "val").rename(folder / "test")
     with pytest.raises(FileNotFoundError, match="a folder train, but none named val"):
         load_images(folder, 7, 5)
-    with pytest.raises(FileNotFoundError, match=r"no Fashion-MNIST in .*nowhere.*Nor are there folders train and val"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no Fashion-MNIST in .*nowhere.*There are no folders train and val either"
+    ):
         load_images(tmp_path / "nowhere", 7, 5)

@@ -2,18 +2,20 @@ import dataclasses
 import math
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
 
-from recipes.autocompress_search.task import SmallResNet
 from recipes.experiments import training
 from recipes.experiments.training import Training
+from recipes.networks.resnet import SmallResNet
 from recipes.resnet_resolution import report as resnet_resolution_report
-from recipes.resnet_resolution.__main__ import PRESETS, main, parse_arguments
-from recipes.resnet_resolution.report import accuracy_at, choose_sizes, judged_claims
+from recipes.resnet_resolution.__main__ import main
+from recipes.resnet_resolution.claims import accuracy_at, choose_sizes, judged_claims
+from recipes.resnet_resolution.experiment import PRESETS
 from resolution_scaling import compare
 
 TINY = dataclasses.replace(
@@ -53,7 +55,7 @@ def flops_by_hand(width, size, reduced=None, classes=10):
     return 2 * (macs + 4 * width * classes)
 
 
-def test_from_command_to_report(run, tmp_path):
+def test_from_command_to_report(run, tmp_path, drawn):
     results, printed = run("--seeds", "2", "--seed", "5")
     assert results.drop_duplicates(["seed", "method", "setting"])[["method", "setting"]].values.tolist() == 2 * NETWORKS
     assert results["seed"].unique().tolist() == [5, 6]
@@ -66,13 +68,39 @@ def test_from_command_to_report(run, tmp_path):
         assert row.training_flops == flops_by_hand(width, row.K_train, reduced)
     report = (tmp_path / "report.md").read_text()
     for name in ("figure_1.png", "figure_3.png", "figure_4.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
         assert f"({name})" in report
         assert str(tmp_path / name) in printed
     for text in ("--seed 5", "seeds: 5, 6", "32 training, 16 validation and 16 test images", "one-cycle", "RC 28"):
         assert text in report
     assert report.count("best K_eval above K_train") >= 4
+    assert report in printed
+    assert_sizes_are_drawn(drawn["figure_3.png"], results)
+    assert_trade_offs_are_drawn(drawn["figure_4.png"], results)
+    (line,) = drawn["figure_1.png"].axes[0].lines
+    assert line.get_xdata() == pytest.approx([flops_by_hand(4, 28) / 1e9])
     assert not list(tmp_path.glob("*.partial"))
+
+
+def assert_sizes_are_drawn(figure, results):
+    """A panel for each of RC and FCR, and in it a line for each K_train: means over the seeds, percent."""
+    for axes, method in zip(figure.axes, ("RC", "FCR"), strict=True):
+        settings = [setting for name, setting in NETWORKS if name == method]
+        assert [line.get_label() for line in axes.lines] == settings
+        for line, setting in zip(axes.lines, settings, strict=True):
+            rows = results[(results["method"] == method) & (results["setting"] == setting)]
+            first, second = (rows[rows["seed"] == seed]["accuracy"].to_numpy() for seed in (5, 6))
+            assert line.get_xdata().tolist() == [8, 18, 28]
+            assert line.get_ydata() == pytest.approx(100 * (first + second) / 2)
+
+
+def assert_trade_offs_are_drawn(figure, results):
+    """For each method all networks at all sizes, MFLOPs and MB, then those at the chosen sizes."""
+    drawn = figure.axes[0].collections
+    assert [len(points.get_offsets()) for points in drawn] == [9, 3, 6, 2, 3, 1]
+    for points, method in zip(drawn[::2], ("RC", "FCR", "width"), strict=True):
+        rows = results[(results["method"] == method) & (results["seed"] == 5)]
+        costs = sorted(zip(rows["flops"] / 1e6, rows["memory"] / 1e6, strict=True))
+        assert np.array(sorted(points.get_offsets().tolist())) == pytest.approx(np.array(costs))
 
 
 def test_a_run_that_was_stopped_ends_the_same(run, tmp_path, monkeypatch):
@@ -86,7 +114,7 @@ def test_a_run_that_was_stopped_ends_the_same(run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "_save", save_and_die)
-    with pytest.raises(SystemExit, match="stopped; the same command goes on from"):
+    with pytest.raises(SystemExit, match="stopped; the same command continues from"):
         run("--seeds", "1", output=tmp_path / "stopped")
     part = pd.read_csv(tmp_path / "stopped" / "results.csv")
     assert part["setting"].unique().tolist() == [8, 16]
@@ -104,7 +132,7 @@ def test_a_sitting_that_is_over_says_how_to_go_on(tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit) as stop:
         main(["--device", "cpu", "--output", str(tmp_path), "--minutes", "1e-9"])
     assert stop.value.code == os.EX_TEMPFAIL
-    assert f"minutes are over; the same command goes on from {tmp_path}" in capsys.readouterr().err
+    assert f"minutes are over; the same command continues from {tmp_path}" in capsys.readouterr().err
     assert not (tmp_path / "report.md").exists()
 
 
@@ -215,7 +243,9 @@ def test_a_folder_of_another_experiment_or_run_is_refused(run, tmp_path):
 
 
 def test_data_that_is_not_there_is_explained(run, tmp_path):
-    with pytest.raises(SystemExit, match=r"error: --data: there is no Fashion-MNIST in .*none.*folders train and val"):
+    with pytest.raises(
+        SystemExit, match=r"error: --data: there is no Fashion-MNIST in .*none.*no folders train and val"
+    ):
         run("--data", str(tmp_path / "none"))
 
 
@@ -231,5 +261,5 @@ def test_data_that_is_not_there_is_explained(run, tmp_path):
 )
 def test_bad_arguments_are_explained(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        parse_arguments(arguments)
+        main(arguments)
     assert message in " ".join(capsys.readouterr().err.split())

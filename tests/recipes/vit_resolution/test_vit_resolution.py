@@ -3,6 +3,7 @@ import itertools
 import math
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
@@ -10,11 +11,13 @@ from filelock import FileLock
 import resolution_scaling as rs
 from recipes.experiments import classification
 from recipes.experiments.training import Training
-from recipes.vit_resolution import __main__ as vit_resolution
+from recipes.vit_resolution import experiment as vit_resolution
 from recipes.vit_resolution import report as vit_resolution_report
-from recipes.vit_resolution.__main__ import PRESETS, main, parse_arguments
-from recipes.vit_resolution.report import AS_PRINTED, judged_claims, table_1
-from recipes.vit_table1.__main__ import TABLE_1
+from recipes.vit_resolution.__main__ import main
+from recipes.vit_resolution.claims import judged_claims
+from recipes.vit_resolution.experiment import AS_PRINTED, PRESETS
+from recipes.vit_resolution.report import table_1
+from recipes.vit_table1.table import TABLE_1
 
 TINY = dataclasses.replace(
     PRESETS["smoke"],
@@ -51,7 +54,7 @@ def flops_by_hand(grid, patch, hidden, mlp, depth, classes=10):
     return 2 * (grid**2 * 3 * patch**2 * hidden + depth * block + hidden * classes)
 
 
-def test_from_command_to_report(run, tmp_path):
+def test_from_command_to_report(run, tmp_path, drawn):
     results, printed = run("--seeds", "2", "--seed", "3")
     assert results["seed"].tolist() == [3] * 3 + [4] * 3
     assert [*zip(results["method"], results["setting"], results["K_eval"], strict=True)][:3] == [
@@ -64,7 +67,6 @@ def test_from_command_to_report(run, tmp_path):
     assert results["accuracy"].between(0, 1).all()
     report = (tmp_path / "report.md").read_text()
     for name in ("figure_2.png", "accuracy.png", "patches.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
         assert name in report
         assert str(tmp_path / name) in printed
     assert "python -m recipes.vit_resolution --device cpu" in report
@@ -73,6 +75,16 @@ def test_from_command_to_report(run, tmp_path):
     assert "grid 8 beats hidden" in report
     assert "+23.10" in report  # 70.64 - 47.54 of Table 1
     assert not list(tmp_path.glob("*.partial"))
+    means = 100 * (results["accuracy"][:3].to_numpy() + results["accuracy"][3:].to_numpy()) / 2  # over the two seeds
+    flops = results["flops"][:3].to_numpy() / 1e6
+    lines = {line.get_label(): line.lines[0].get_xydata() for line in drawn["accuracy.png"].axes[0].containers}
+    assert list(lines) == ["grid, patches of 2 px", "hidden"]
+    assert lines["grid, patches of 2 px"] == pytest.approx(np.array([flops[:2], means[:2]]).T)
+    assert lines["hidden"] == pytest.approx(np.array([[flops[2], means[2]]]))
+    low, high = drawn["patches.png"].axes[0].containers
+    assert low.lines[0].get_xydata() == pytest.approx(np.array([[16, means[0]]]))  # grid 8 in patches of 2 px
+    assert not len(high.lines[0].get_xdata())  # grid 11 was not trained
+    assert len(drawn["figure_2.png"].axes[0].lines) == 1
 
 
 def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
@@ -86,7 +98,7 @@ def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
         return original(*arguments, **options)
 
     monkeypatch.setattr(classification, "train", train)
-    with pytest.raises(SystemExit, match="the same command goes on"):
+    with pytest.raises(SystemExit, match="the same command continues"):
         run(output=killed)
     resumed, _ = run(output=killed)
     assert trained == [f"{name}, seed 0" for name in ("grid 8 patch 2", *["grid 14 patch 2"] * 2, "hidden 8")]
@@ -96,7 +108,7 @@ def test_resumes_after_a_kill_and_ends_the_same(run, tmp_path, monkeypatch):
 def test_a_sitting_ends_after_its_minutes(run, tmp_path, capsys):
     with pytest.raises(SystemExit, match=str(os.EX_TEMPFAIL)):
         run("--minutes", "1e-9")
-    assert "minutes are over; the same command goes on from" in capsys.readouterr().err
+    assert "minutes are over; the same command continues from" in capsys.readouterr().err
     results, _ = run()
     assert len(results) == 3
 
@@ -240,5 +252,5 @@ def test_a_folder_without_images_is_refused(run, tmp_path):
 )
 def test_bad_arguments_are_explained(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        parse_arguments(arguments)
+        main(arguments)
     assert message in " ".join(capsys.readouterr().err.split())

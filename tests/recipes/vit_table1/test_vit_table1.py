@@ -2,7 +2,8 @@
 
 import pytest
 
-from recipes.vit_table1.__main__ import TABLE_1, compare, main
+from recipes.vit_table1.__main__ import main
+from recipes.vit_table1.table import TABLE_1, compare
 
 
 def test_the_table_is_whole():

@@ -1,0 +1,1 @@
+"""Criteria that were tried in the study: statistics of regions by which channels can be ranked."""
