@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch_pruning as tp
@@ -12,6 +13,10 @@ CRITERIA: dict[str, type[ChannelImportance]] = {}
 """The criteria by their names."""
 
 Criterion = TypeVar("Criterion", bound=ChannelImportance)
+Follower = Callable[[str], None]
+"""Is told the name of a criterion."""
+
+_followers: list[tuple[Follower, Follower]] = []
 
 
 def register_criterion(criterion: type[Criterion]) -> type[Criterion]:
@@ -40,6 +45,12 @@ def register_criterion(criterion: type[Criterion]) -> type[Criterion]:
     CRITERIA[name] = criterion
     setattr(tp.importance, criterion.__name__, criterion)
     tp.importance.__all__.append(criterion.__name__)
+    try:
+        for added, _ in _followers:
+            added(name)
+    except Exception:
+        unregister_criterion(name)
+        raise
     return criterion
 
 
@@ -51,6 +62,21 @@ def unregister_criterion(name: str) -> None:
     """
     if name not in CRITERIA:
         raise ValueError(f"no criterion is named {name!r}; known are {', '.join(map(repr, CRITERIA))}")
+    for _, removed in _followers:
+        removed(name)
     criterion = CRITERIA.pop(name)
     delattr(tp.importance, criterion.__name__)
     tp.importance.__all__.remove(criterion.__name__)
+
+
+def follow_criteria(added: Follower, removed: Follower) -> None:
+    """Keep another registry in step: with the criteria that are there, and with those that come and go.
+
+    Args:
+        added: called with the name of each criterion, now or when it is registered. If it raises, the criterion is not
+            registered.
+        removed: called with the name of each criterion that is unregistered. It may be one that was not added.
+    """
+    for name in CRITERIA:
+        added(name)
+    _followers.append((added, removed))

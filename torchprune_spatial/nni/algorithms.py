@@ -6,7 +6,6 @@ This needs no NNI. A criterion that a user registers becomes an algorithm too, o
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import warnings
 from typing import Any
@@ -15,51 +14,61 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
+from resolution_scaling.nni.algorithms.module_class import ModuleClass, dummy_input_of, name_of
 from resolution_scaling.nni.algorithms.registry import (
     Algorithm,
     algorithm_names,
     find_algorithm,
     register_algorithm,
+    unregister_algorithm,
 )
 
 from ..criteria.base import ChannelImportance
-from ..criteria.registry import CRITERIA
+from ..criteria.registry import CRITERIA, follow_criteria
 from ..graph.outputs import output_layers_in
 from .config import read_config
 from .criterion_options import check_keeps_fraction, criterion_options, make_importance, needs_data
 from .pruning import prune
 
+NEEDS_EXAMPLE = "returns example inputs of the network"
 IN_NNI_2 = ("apoz", "mean_activation")
 """Criteria that NNI 2.10.1 has under the same names, and NNI 3.0 lost."""
 
 
-def register_criteria() -> None:
-    """Let searches name the criteria. `resolution_scaling.nni.unregister_algorithm` is the way back.
+_registered: dict[str, Algorithm] = {}
 
-    The package calls this when it is imported. Call it again after registering a criterion of your own, in the same
-    file: the processes of trials import that file. Criteria that are registered already are left alone.
+
+def register_criteria() -> None:
+    """Let searches name the criteria; the package calls this once, when it is imported.
+
+    Criteria that are registered later join by themselves, and leave when they are unregistered. Register a criterion of
+    your own in a file of its own: the processes of trials import that file.
 
     Where NNI is installed, its own algorithms are registered first: NNI 2.10.1 keeps its ``'apoz'`` and
-    ``'mean_activation'``.
-
-    Raises:
-        ValueError: the name of another criterion belongs to an algorithm already.
+    ``'mean_activation'``. Otherwise, a criterion whose name belongs to another algorithm is refused.
 
     Example:
         >>> torchprune_spatial.register_criterion(MedianImportance)  # with name = "median"
-        >>> torchprune_spatial.nni.register_criteria()
         >>> search(Module, criteria=["median"])
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("resolution_scaling.nni.algorithms.pruners")
-    for name in CRITERIA:
-        is_taken = name in algorithm_names()
-        if is_taken and (name in IN_NNI_2 or find_algorithm(name) is algorithm(name)):
-            continue
-        register_algorithm(algorithm(name))
+    follow_criteria(_add, _remove)
 
 
-@functools.cache
+def _add(criterion: str) -> None:
+    if criterion in IN_NNI_2 and criterion in algorithm_names():
+        return
+    register_algorithm(algorithm(criterion))
+    _registered[criterion] = find_algorithm(criterion)
+
+
+def _remove(criterion: str) -> None:
+    ours = _registered.pop(criterion, None)
+    if criterion in algorithm_names() and find_algorithm(criterion) is ours:
+        unregister_algorithm(criterion)
+
+
 def algorithm(criterion: str) -> Algorithm:
     """A criterion as an algorithm of searches.
 
@@ -68,33 +77,35 @@ def algorithm(criterion: str) -> Algorithm:
     ``calibration_loader()``. Its parameters are those of pruning (``compression``, ``speedup``, ``keep_fraction``,
     ``global_pruning``, ...) and those of the criterion's class (``threshold``, ...).
 
-    Its ``outline`` returns None where the shapes depend on the scores: under global pruning, and with
-    ``keep_fraction``.
+    Its ``outline`` returns None where the shapes depend on the scores: under global pruning, with ``keep_fraction``,
+    and with an allocation other than ``"uniform"``.
 
     Args:
         criterion: name of the criterion.
     """
 
-    def compress(model: nn.Module, config_list: list[Any], module_class: Any, **parameters: Any) -> nn.Module:
+    def compress(model: nn.Module, config_list: list[Any], module_class: ModuleClass, **parameters: Any) -> nn.Module:
         options, pruning = criterion_options(criterion, parameters)
         config = read_config(model, config_list, pruning)
         check_keeps_fraction(criterion, config)
-        loader = None
-        if needs_data(criterion):
-            line = "return DataLoader(...)  # batches (input, target) or (input, target, mask)"
-            loader = _call(module_class, "calibration_loader", f"returns the data that {criterion!r} looks at", line)
-        prune(model, config, make_importance(criterion, loader, options), _dummy_input(module_class))
+        loader = _calibration_loader(module_class, criterion) if needs_data(criterion) else None
+        prune(model, config, make_importance(criterion, loader, options), dummy_input_of(module_class, NEEDS_EXAMPLE))
         return model
 
-    def outline(model: nn.Module, config_list: list[Any], module_class: Any, **parameters: Any) -> nn.Module | None:
+    def outline(
+        model: nn.Module, config_list: list[Any], module_class: ModuleClass, **parameters: Any
+    ) -> nn.Module | None:
         _, pruning = criterion_options(criterion, parameters)
         config = read_config(model, config_list, pruning)
         check_keeps_fraction(criterion, config)
-        if config.global_pruning or "keep_fraction" in config.targets:
+        allocation = config.options.get("allocation", CRITERIA[criterion].recommended_allocation)
+        to_budget = config.targets.keys() & {"compression", "speedup"}
+        if config.global_pruning or "keep_fraction" in config.targets or (to_budget and allocation != "uniform"):
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # compress gives the same warnings
-            prune(model, config, _AnyChannels(), _dummy_input(module_class))
+            config.options["fold"] = False
+            prune(model, config, _AnyChannels(), dummy_input_of(module_class, NEEDS_EXAMPLE))
         return model
 
     home = CRITERIA[criterion].__module__
@@ -114,27 +125,19 @@ class _AnyChannels(ChannelImportance):
         return scores, scores
 
 
-def _call(module_class: Any, name: str, purpose: str, line: str) -> Any:
-    """Call a class method of the user's class.
-
-    Args:
-        module_class: the class.
-        name: name of the method.
-        purpose: what it does, for the message.
-        line: an example of its body, for the message.
+def _calibration_loader(module_class: ModuleClass, criterion: str) -> Any:
+    """The calibration data of the user's class.
 
     Raises:
-        TypeError: the class does not have the method.
+        TypeError: the class does not have them.
     """
-    if not callable(getattr(module_class, name, None)):
+    loader = getattr(module_class, "calibration_loader", None)
+    if not callable(loader):
         raise TypeError(
-            f"{getattr(module_class, '__name__', module_class)} has no {name}(), which {purpose}. Add to it:\n"
-            f"    @classmethod\n    def {name}(cls):\n        {line}"
+            f"{name_of(module_class)} has no calibration_loader(), which returns the data that {criterion!r} looks at. "
+            "Add to it:\n"
+            "    @classmethod\n"
+            "    def calibration_loader(cls):\n"
+            "        return DataLoader(...)  # batches (input, target) or (input, target, mask)"
         )
-    return getattr(module_class, name)()
-
-
-def _dummy_input(module_class: Any) -> Any:
-    return _call(
-        module_class, "dummy_input", "returns example inputs of the network", "return torch.rand(1, 3, 224, 224)"
-    )
+    return loader()

@@ -16,7 +16,7 @@ RATIOS = ("sparse_ratio", "sparsity", "sparsity_per_layer", "total_sparsity")
 LARGEST = ("max_sparse_ratio", "max_sparsity_per_layer")
 TARGETS = ("compression", "speedup", "keep_fraction")
 """What may be given instead of a ratio, in a dict of the list or as a parameter."""
-PARAMETERS = (*TARGETS, "tolerance", "global_pruning", "max_pruning_ratio", "round_to")
+PARAMETERS = (*TARGETS, "tolerance", "global_pruning", "max_pruning_ratio", "round_to", "allocation", "fold")
 
 Select = Callable[[nn.Module, Mapping[str, Any]], Iterable[str]]
 
@@ -31,7 +31,8 @@ class PruningConfig:
             ``targets`` are missing.
         targets: ``compression``, ``speedup`` or ``keep_fraction``, by name.
         global_pruning: whether the channels of all the layers are ranked together.
-        options: ``max_pruning_ratio``, ``round_to``, ``tolerance``, as Torch-Pruning and `prune_to` take them.
+        options: ``max_pruning_ratio``, ``round_to``, ``tolerance``, ``allocation``, ``fold``, as Torch-Pruning and
+            `prune_to` take them.
     """
 
     layers: list[str]
@@ -118,6 +119,11 @@ def _read_parameters(read: PruningConfig, parameters: dict[str, Any]) -> None:
             raise ValueError(f"round_to is {round_to}; expected a whole number")
         read.options["round_to"] = int(round_to)
     read.global_pruning |= bool(parameters.get("global_pruning", False))
+    read.options["fold"] = bool(parameters.get("fold", True))
+    if parameters.get("allocation") is not None:
+        if not read.targets.keys() & {"compression", "speedup"}:
+            raise ValueError("allocation spreads a budget: it needs compression or speedup")
+        read.options["allocation"] = parameters["allocation"]
     free = [name for name in read.layers if name not in read.ratios]
     if free and not read.targets:
         raise ValueError(

@@ -62,7 +62,8 @@ def prune(model: nn.Module, config: PruningConfig, importance: ChannelImportance
             record = prune_to(model, example_inputs, importance, **(options | config.targets))
         else:
             options.pop("tolerance", None)
-            record = _prune_by_ratios(model, config, importance, example_inputs, ratios, options)
+            fold = getattr(importance, "fold", None) if options.pop("fold", True) else None
+            record = _prune_by_ratios(model, config, importance, example_inputs, ratios, options, fold)
         if record.compression == 1 and (config.targets or any(config.ratios.values())):
             raise ValueError(
                 f"nothing can be pruned in {type(model).__name__} by this config_list: the layers that it selects "
@@ -78,6 +79,7 @@ def _prune_by_ratios(
     example_inputs: Any,
     ratios: dict[nn.Module, float],
     options: dict[str, Any],
+    fold: Callable[[Group], None] | None,
 ) -> PruningRecord:
     shape = {"num_heads": attention_heads(model), "customized_pruners": CUSTOMIZED_PRUNERS}
     record = PruningRecord(model, example_inputs, options["forward_fn"])
@@ -99,7 +101,7 @@ def _prune_by_ratios(
             smallest = min(ratios[layer] for layer in layers)
             steps = pruner.iterative_pruning_ratio_scheduler(smallest, pruner.iterative_steps)
             pruner.pruning_ratio_dict |= dict.fromkeys(layers, steps)
-    record.step(pruner)
+    record.step(pruner, fold)
     return record
 
 

@@ -15,9 +15,9 @@ import resolution_scaling as rs
 import torchprune_spatial
 import torchprune_spatial.nni
 from resolution_scaling.ground.meta import meta_copy
-from resolution_scaling.nni import algorithm_names, find_algorithm
+from resolution_scaling.nni import find_algorithm
 from tests.unets import ResUNet
-from torchprune_spatial.nni.algorithms import algorithm, register_criteria
+from torchprune_spatial.nni.algorithms import algorithm
 from torchprune_spatial.nni.config import read_config
 from torchprune_spatial.nni.criterion_options import CRITERIA
 from torchprune_spatial.nni.layer_selection import select_layers
@@ -71,7 +71,7 @@ def unet_macs(widths):
 def test_each_criterion_removes_half_of_each_layer(name):
     """And precisely the channels that Torch-Pruning removes with the same importance."""
     # not find_algorithm: NNI may have registered one of its own under this name
-    model = algorithm(name).compress(unet(), copy.deepcopy(CONVOLUTIONS), Module)
+    model = algorithm(name).compress(unet(), copy.deepcopy(CONVOLUTIONS), Module, fold=False)
     assert rs.profile(unet(), X).macs == unet_macs((8, 16, 32, 64))
     assert rs.profile(model, X).macs == unet_macs((4, 8, 16, 32))
     kind = CRITERIA[name]
@@ -402,17 +402,14 @@ def test_names_that_are_taken_stay_with_who_has_them():
 
 OWN_CRITERION = """
 import torchprune_spatial.nni
-from torchprune_spatial.nni.criterion_options import CRITERIA
 
-class LastFirst(torchprune_spatial.WeightSumImportance):
-    pass
-
-CRITERIA["last_first"] = LastFirst
-torchprune_spatial.nni.register_criteria()
+@torchprune_spatial.register_criterion
+class LastFirstImportance(torchprune_spatial.WeightSumImportance):
+    name = "last_first"
 """
 
 
-def test_a_users_criterion_is_an_algorithm_once_its_file_registers_it(tmp_path):
+def test_a_users_criterion_is_an_algorithm_once_it_is_registered(tmp_path):
     """And trials import that file."""
     (tmp_path / "my_criterion.py").write_text(OWN_CRITERION)
     out = run(f"""
@@ -421,21 +418,70 @@ def test_a_users_criterion_is_an_algorithm_once_its_file_registers_it(tmp_path):
         import my_criterion
         from resolution_scaling.nni.algorithms.registry import algorithm_names, find_algorithm, home_of
         print(home_of("last_first"), home_of("spatial_mask"))
+        torchprune_spatial = sys.modules["torchprune_spatial"]
+        torchprune_spatial.unregister_criterion("last_first")
+        print("last_first" in algorithm_names())
         """)
-    assert out.split() == ["my_criterion", "torchprune_spatial.nni.algorithms"]
+    assert out.split() == ["my_criterion", "torchprune_spatial.nni.algorithms", "False"]
 
 
-def test_registering_again_changes_nothing():
-    before = {name: find_algorithm(name) for name in algorithm_names()}
-    register_criteria()
-    assert {name: find_algorithm(name) for name in algorithm_names()} == before
-
-
-def test_a_name_that_another_algorithm_has_is_refused(monkeypatch):
-    monkeypatch.setitem(CRITERIA, "resolution", CRITERIA["weight_sum"])
+def test_a_name_that_another_algorithm_has_is_refused():
+    kind = type("ResolvedImportance", (torchprune_spatial.WeightSumImportance,), {"name": "resolution"})
+    before = find_algorithm("resolution")
     with pytest.raises(ValueError, match="there is an algorithm 'resolution' already"):
-        register_criteria()
-    algorithm.cache_clear()
+        torchprune_spatial.register_criterion(kind)
+    assert "resolution" not in CRITERIA
+    assert find_algorithm("resolution") is before
+
+
+def test_folding_is_a_parameter():
+    """A network of copies, of which every second channel is removed: folded, it computes what it did."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 3))
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter[1::2] = parameter[::2]
+    images = torch.rand(4, 1, 16, 16)
+
+    class Module:
+        @classmethod
+        def dummy_input(cls):
+            return images[:1]
+
+        @classmethod
+        def calibration_loader(cls):
+            return [(images, images)]
+
+    errors = {}
+    config_list = [{"op_names": ["0"], "op_types": ["Conv2d"], "sparse_ratio": 0.5}]
+    for fold in (True, False):
+        pruned = find_algorithm("interpolative").compress(copy.deepcopy(model), config_list, Module, fold=fold)
+        assert pruned[0].out_channels == 4
+        errors[fold] = (pruned(images) - model(images)).abs().max()
+    assert errors[True] < 0.2 * errors[False]  # the ridge leaves some
+
+
+def test_an_allocation_needs_a_budget():
+    with pytest.raises(ValueError, match="allocation spreads a budget: it needs compression or speedup"):
+        read_config(
+            torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3)),
+            [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}],
+            {"allocation": "cost"},
+        )
+
+
+def test_shapes_that_depend_on_scores_have_no_outline():
+    """The interpolative importance spreads a budget by sensitivity, unless it is told otherwise."""
+
+    class Module:
+        @classmethod
+        def dummy_input(cls):
+            return torch.rand(1, 1, 32, 32)
+
+    for options, known in (({}, False), ({"allocation": "uniform"}, True), ({"allocation": "cost"}, False)):
+        draft = meta_copy(ResUNet(4))[0]
+        outline = find_algorithm("interpolative").outline(draft, [], Module, compression=2, **options)
+        assert (outline is not None) == known
 
 
 # With NNI 3.0
