@@ -27,7 +27,7 @@ DOORS = {
     ],
     "resolution_scaling.nni.experiment": ["TrialExperiment", "TrialRecord", "TrialResult"],
 }
-OURS = ["apoz", "mean_activation", "resolution", "spatial_mask", "thinet", "weight_sum"]
+OURS = ["apoz", "interpolative", "mean_activation", "resolution", "spatial_mask", "thinet", "weight_sum"]
 NAMES = [(door, name) for door, names in DOORS.items() for name in names]
 
 EVERYTHING = """
