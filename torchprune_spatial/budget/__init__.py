@@ -1,4 +1,4 @@
-"""Pruning to a budget: limits, the search for the strength of pruning, and how the budget is spread over the layers."""
+"""Pruning to a budget: limits, the search for the number of channels to remove, and its allocation to the layers."""
 
 from .allocations import ALLOCATIONS, Allocation, register_allocation, unregister_allocation
 from .limits import LIMITS

@@ -1,4 +1,4 @@
-"""What a budget can limit, and how it is counted."""
+"""The quantities that a budget can limit, and the functions that count them."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from ..calibration.batches import Forward
 from ..record.flops import flops_by_module
 
 Count = Callable[[nn.Module, Any, Forward], Mapping[str, float]]
-"""``(model, example_inputs, forward)`` -> what each module costs, by name; ``""`` is the network.
+"""``(model, example_inputs, forward)`` -> the cost of each module, by name; ``""`` is the network.
 
-The model may be on the meta device: a count looks at shapes, not at values."""
+The model may be on the meta device: a count may use the shapes of tensors, but not their values."""
 
 
 def count_parameters(model: nn.Module, example_inputs: Any, forward: Forward) -> dict[str, int]:
-    """The number of parameters of each module, with those of its children."""
+    """Count the parameters of each module, including those of its children."""
     return {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
 
 
 LIMITS: dict[str, Count] = {"compression": count_parameters, "speedup": flops_by_module}
-"""What `prune_to` can limit: the count before over the count after must reach the limit.
+"""What `prune_to` can limit. The count before pruning, divided by the count after it, must reach the limit.
 
-A new kind of budget is one more entry, and one more argument of `prune_to`."""
+A new kind of budget needs one more entry here, and one more argument of `prune_to`."""
 
 
 def checked_limits(limits: Mapping[str, float | None]) -> dict[str, float]:
-    """The limits that are given.
+    """Check the limits, and return those that are not None.
 
     Raises:
-        ValueError: there is none, or one is not a number above 1.
+        ValueError: all are None, or one is not a number above 1.
     """
     given = {name: value for name, value in limits.items() if value is not None}
     if not given:

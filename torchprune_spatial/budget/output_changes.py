@@ -1,4 +1,4 @@
-"""What the outputs of a network lose when channels of one group are removed, with every region of the same weight."""
+"""How much the outputs of a network change when channels of one group are removed; all regions weigh the same."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..graph.private_names import graph_of
 from .probabilities import READINGS, reading_of
 
 Loss = Callable[[Any, Any], torch.Tensor]
-"""``(outputs, target)`` -> the loss that the user trains with: a scalar, or a value a pixel ``[batch, ..., *grid]``."""
+"""``(outputs, target)`` -> the user's training loss: a scalar, or one value per pixel, ``[batch, ..., *grid]``."""
 
 IMAGES = 32
-"""Number of calibration images that are enough, in whole batches."""
+"""Batches are read until they hold at least this number of images."""
 
 REMEDY = (
     ", so that allocation='sensitivity' cannot compare them: give the importance a forward that returns tensors of "
@@ -35,25 +35,26 @@ REMEDY = (
 
 
 class OutputChanges:
-    """How much the outputs change when channels of a group are removed and all other groups are whole.
+    """Measures how much the outputs change when channels of one group are removed and the other groups are unpruned.
 
-    The change is the mean squared difference from the outputs of the whole network in each region, summed over the
-    regions and divided by the mean square of the output; several outputs are added. Logits are compared as
-    probabilities, which the targets of the calibration data show (see `reading_of`). Outputs without positions, and
-    data without regions, count as one region.
+    The change is the mean squared difference from the outputs of the unpruned network in each region, summed over the
+    regions and divided by the mean square of the output. The changes of several outputs are added. Logits are compared
+    as probabilities; whether outputs are logits follows from the targets of the calibration data (see `reading_of`).
+    An output without positions counts as one region, and so do all outputs if the data have no regions.
 
-    With a loss, the change is the rise of the loss: of its mean, or of its mean in each region where it gives a value a
-    pixel.
+    With a loss, the change is the increase of the loss. If the loss gives one value per pixel, its mean is taken in
+    each region, and the means are added.
 
     Args:
-        model: the network, in evaluation mode. It is left as it was.
-        calibration: images and regions; the first 32 images are used.
-        fold: called before channels are removed, so that what it makes up for is no change.
-        loss: ``(outputs, target)`` -> the loss. Where the loader yields no target, the outputs of the whole network
+        model: the network, in evaluation mode. It is left unchanged.
+        calibration: images and regions. Whole batches are used, until they hold at least 32 images.
+        fold: called before channels are removed, so that only what folding does not make up for is measured.
+        loss: ``(outputs, target)`` -> the loss. Where the loader yields no target, the outputs of the unpruned network
             take its place.
 
     Raises:
-        ValueError: the outputs hold no real numbers, their number depends on values, or they may be logits or not.
+        ValueError: the outputs hold no real numbers, their shapes depend on values, or it is not known whether they
+            are logits.
     """
 
     def __init__(
@@ -81,7 +82,12 @@ class OutputChanges:
         self._expected = [self._read(found) for found in outputs]
 
     def change(self, group: Group, positions: Sequence[int]) -> float:
-        """The change without some channels of a group, which are given by their positions among its root channels."""
+        """Measure the change when some channels of a group are removed.
+
+        Args:
+            group: the group, with all its channels.
+            positions: which channels are removed, as positions among the group's root channels.
+        """
         dep = group[0].dep
         idxs = [group[0].idxs[position] for position in positions]
         removed = graph_of(group).get_pruning_group(dep.target.module, dep.handler, idxs)
@@ -100,7 +106,7 @@ class OutputChanges:
             yield self.forward(self.model, batch.inputs)
 
     def _real(self, outputs: Any) -> list[torch.Tensor]:
-        """The tensors of real numbers among the outputs: ``[batch, channels, *grid]`` or another shape."""
+        """Find the floating-point tensors among the outputs: ``[batch, channels, *grid]`` or another shape."""
         leaves = tree_leaves(outputs)
         found = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
         if not found:
@@ -108,7 +114,7 @@ class OutputChanges:
         return found
 
     def _read_as(self, outputs: list[list[torch.Tensor]]) -> list[str]:
-        """What each output stands for, a key of `READINGS`."""
+        """Decide how each output is read: a key of `READINGS` for each."""
         if len({len(found) for found in outputs}) > 1:
             raise ValueError(f"{type(self.model).__name__} returns outputs whose shapes depend on values{REMEDY}")
         targets = [batch.target for batch in self._batches]
@@ -118,8 +124,9 @@ class OutputChanges:
             raise ValueError(
                 f"{type(self.model).__name__} returns values from {values.min():.3g} to {values.max():.3g}, and the "
                 "calibration data have no target to compare them with, so that allocation='sensitivity' cannot know "
-                "whether they are logits. Let the loader yield targets, or pass loss, a callable (outputs, target), "
-                "where target is what the unpruned network returns: torch.nn.functional.mse_loss if they are values, "
+                "whether they are logits. Let the loader yield targets, or pass loss, a callable (outputs, target). "
+                "Without targets in the loader, target is what the unpruned network returns. Examples: "
+                "torch.nn.functional.mse_loss if the outputs are values, "
                 "lambda outputs, target: (outputs.sigmoid() - target.sigmoid()).square().mean() if they are logits"
             )
         return [reading or "values" for reading in readings]
@@ -128,12 +135,14 @@ class OutputChanges:
         return [READINGS[reading](output) for reading, output in zip(self._readings, outputs, strict=False)]
 
     def _losses(self, outputs: Iterator[Any]) -> float:
-        """The loss of the outputs: its mean over the batches, or the sum over the regions of its mean in each."""
+        """Compute the loss of the outputs: its mean over the batches, or the sum of its means in the regions."""
         loss, total = cast(Loss, self.loss), _RegionSums()
         for batch, found, target in zip(self._batches, outputs, self._targets, strict=True):
             value = loss(found, target)
             if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-                raise ValueError(f"loss gave {type(value).__name__}; expected a tensor, a scalar or a value a pixel")
+                raise ValueError(
+                    f"loss gave {type(value).__name__}; expected a tensor: a scalar, or one value per pixel"
+                )
             total.add(value.double(), batch.regions)
         return total.mean()
 
@@ -150,7 +159,7 @@ class OutputChanges:
 
 
 class _RegionSums:
-    """Running sums of values, and of the weights of their cells, in each region."""
+    """Running sums in each region, of values and of the weights of their cells."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(2, 0, dtype=torch.float64)  # [values and weights, regions]
@@ -168,14 +177,14 @@ class _RegionSums:
         self._sums = pad(self._sums, part.shape[1]) + pad(part, self._sums.shape[1])
 
     def mean(self) -> float:
-        """The sum over the regions of the mean in each; regions without a cell do not count."""
+        """The sum of the regions' means; regions without a cell are left out."""
         values, weights = self._sums
         return float((values / weights)[weights > 0].sum().nan_to_num(nan=1e30, posinf=1e30))
 
 
 @contextlib.contextmanager
 def _held_at_zero(members: list[Member]) -> Iterator[None]:
-    """Inside, the layers read their channels of the members as zeros."""
+    """A context in which the members' layers read zeros in the members' channels."""
     channels: dict[nn.Module, torch.Tensor] = {}
     for member in members:
         known = channels.get(member.layer)

@@ -1,4 +1,4 @@
-"""Torch-Pruning's pruner, told how many channels each group keeps."""
+"""A pruner of Torch-Pruning that keeps a given number of channels in each group."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ HEAD_RATIOS = ("head_pruning_ratio", "head_pruning_ratio_dict")
 
 
 class PlannedPruner(tp.pruner.BasePruner):
-    """Removes the channels with the lowest recorded scores from each group, until it keeps the number that is planned.
+    """Removes the channels with the lowest recorded scores from each group, so that the planned number is left.
 
-    Groups for which the user gives ratios are pruned by Torch-Pruning itself. So are the groups of attention where
-    whole heads are to be removed: Torch-Pruning does that only in a group that it prunes by a ratio.
+    Torch-Pruning itself prunes the groups for which the user gives ratios. It also prunes the groups of attention
+    layers if whole heads are to be removed, because it removes heads only from groups that it prunes by a ratio.
 
     Args:
         model: the network, or a copy of it.
         example_inputs: as for Torch-Pruning.
         options: other arguments of ``tp.pruner.BasePruner``.
-        groups: the recorded groups by name; None for groups that are left alone.
+        groups: the recorded groups by name; None for groups that must not be pruned.
         kept: the number of channels that each channel group keeps, for the groups that lose channels.
 
     Attributes:
-        refused: names of the groups that Torch-Pruning left as they were. It does so where one of its layers would lose
-            all its channels, which is early for channels that only Torch-Pruning joins, as in gates of ``chunk``.
+        refused: names of the groups that Torch-Pruning did not prune. It refuses to prune a group if one of its layers
+            would lose all its channels. For channels that only Torch-Pruning couples, such as those that ``chunk``
+            splits for a gate, this happens before all channels of the group are removed.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class PlannedPruner(tp.pruner.BasePruner):
         self.refused: set[str] = set()
 
     def step(self, interactive: bool = False) -> Iterator[Group] | None:
-        """As for Torch-Pruning: yields the groups to be pruned, or prunes them."""
+        """Prune the groups, or yield them if ``interactive``, as pruners of Torch-Pruning do."""
         if interactive:
             return self._planned()
         for group in self._planned():
@@ -77,7 +78,7 @@ class PlannedPruner(tp.pruner.BasePruner):
                 self.refused.add(name)
 
     def _take_attention(self, model: nn.Module, num_heads: Mapping[nn.Module, int]) -> dict[nn.Module, float]:
-        """Take the groups of attention heads out of the plan, and give their ratios instead."""
+        """Remove the groups of attention heads from the plan, and return pruning ratios for them instead."""
         ratios = {}
         for name in [*self._kept]:
             scored = cast(ScoredGroup, self._groups[name])
@@ -88,16 +89,16 @@ class PlannedPruner(tp.pruner.BasePruner):
         return ratios
 
     def _recorded(self, group: Group) -> torch.Tensor | None:
-        """The recorded scores, for the groups that Torch-Pruning prunes by ratios."""
+        """The importance that Torch-Pruning calls for the groups that it prunes by ratios: their recorded scores."""
         name = root_name(group)
         if name not in self._groups:
-            raise ValueError(f"the group of {name!r} was not there when the groups were scored: is forward random?")
+            raise ValueError(f"the group of {name!r} did not exist when the groups were scored: is forward random?")
         scored = self._groups[name]
         return None if scored is None else scored.scores
 
 
 class ScoringPruner(tp.pruner.BasePruner):
-    """Has a function look at every group that may be pruned, and prunes nothing.
+    """Calls a function for every group that may be pruned, and prunes nothing.
 
     Args:
         model, example_inputs, options: as for `PlannedPruner`.
@@ -116,6 +117,6 @@ class ScoringPruner(tp.pruner.BasePruner):
         )
 
     def look(self) -> None:
-        """Look at all the groups."""
+        """Call the function for each of the groups."""
         for _ in self.step(interactive=True):
-            raise RuntimeError("a group was to be pruned while the groups were only looked at")
+            raise RuntimeError("Torch-Pruning was about to prune a group, though the groups were only to be scored")

@@ -1,4 +1,4 @@
-"""Whether the outputs of a network are logits: they are compared as the probabilities that they stand for."""
+"""Deciding whether the outputs of a network are logits, which are compared as probabilities."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ READINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
     "softmax": lambda output: output.softmax(1),
 }
-"""What an output ``[batch, channels, ...]`` can stand for, and how it is turned into that."""
+"""The ways to read an output ``[batch, channels, ...]``, and the functions that convert it accordingly."""
 
 MILD = 3.0
-"""Outputs that are no larger are compared as they are where no target shows what they are: they are values such as
-images, also normalized ones, or logits so small that the sigmoid makes little difference."""
+"""Without a usable target, outputs up to this magnitude are read as values. They are then images, possibly normalized,
+or logits so small that the sigmoid makes little difference."""
 
 
 def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str | None:
-    """The key of `READINGS` under which the outputs are nearest to their targets.
+    """Find the key of `READINGS` under which the outputs are nearest to their targets.
 
-    Outputs in 0..1 are values. Others are compared with the targets of the calibration data, by mean squared error: as
-    they are, after a sigmoid, and after a softmax over the channels. This holds for networks that are trained.
+    Outputs in 0..1 are values. Other outputs are compared with the targets of the calibration data by squared error:
+    unchanged, after a sigmoid, and after a softmax over the channels. The network must be trained for this to work.
 
     Args:
         outputs: one output of the network for each batch, ``[batch, channels, *grid]`` or ``[batch, channels]``.
         targets: the target of each batch, as the loader yields it.
 
     Returns:
-        None where the outputs are larger than `MILD` and no target can be compared with them.
+        The key; None if the outputs exceed `MILD` and no target can be compared with them.
     """
     if not all(x.numel() for x in outputs):
         return "values"
@@ -52,7 +52,7 @@ def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str |
         }
         return min(errors, key=errors.__getitem__)
     if all(map(_are_log_probabilities, outputs)):
-        return "softmax"  # which turns them into probabilities
+        return "softmax"  # the softmax of log-probabilities is the probabilities
     return "values" if max(-low, high) <= MILD else None
 
 
@@ -62,16 +62,17 @@ def _are_log_probabilities(output: torch.Tensor) -> bool:
 
 
 def target_planes(output: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """What an output ideally is, from a target in any of the usual forms.
+    """Convert a target, in any of the usual forms, to the output that it asks for.
 
     Args:
-        output: ``[batch, channels, *grid]`` or ``[batch, channels]``; one channel may be left out.
-        target: a tensor, or a nesting of tensors of which the first that fits counts. It fits as ``[batch, channels,
-            *size]``, or without its only channel; or as integer labels, ``[batch, *size]`` or ``[batch, 1, *size]``, of
-            as many classes as there are channels. Negative labels and 255 are void. Another size is resampled.
+        output: ``[batch, channels, *grid]``, ``[batch, channels]`` or ``[batch]``.
+        target: a tensor, or nested tensors, the first of which that fits is used. A target fits if it has shape
+            ``[batch, channels, *size]``, where the dimension of a single channel may be missing, or if it holds integer
+            labels, ``[batch, *size]`` or ``[batch, 1, *size]``, of no more classes than there are channels. Negative
+            labels and 255 are void. A target of another size than the output is resampled.
 
     Returns:
-        The ideal output and where it is known (bool), both of the shape of the output; None where nothing fits.
+        The ideal output, and a mask (bool) of where it is known, both in the shape of the output; None if nothing fits.
     """
     for leaf in tree_leaves(target):
         if isinstance(leaf, torch.Tensor) and leaf.ndim and not leaf.is_complex() and len(leaf) == len(output):
@@ -85,7 +86,7 @@ def target_planes(output: torch.Tensor, target: Any) -> tuple[torch.Tensor, torc
 
 
 def _planes(target: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Ideal values ``[batch, channels, *size]`` and their weight ``[batch, 1 or channels, *size]``, 0 where unknown."""
+    """Make ideal values ``[batch, channels, *size]`` and weights ``[batch, 1 or channels, *size]``, 0 where unknown."""
     channels = output.shape[1]
     has_channels = target.ndim == output.ndim and target.shape[1] in (1, channels)
     if not has_channels and target.ndim != output.ndim - 1:

@@ -1,4 +1,4 @@
-"""Pruning to a budget: how much smaller or faster, instead of what share of the channels."""
+"""Pruning to a budget: the user says how much smaller or faster the network must be, not which ratios to prune by."""
 
 from __future__ import annotations
 
@@ -52,53 +52,57 @@ def prune_to(
 ) -> PruningRecord:
     """Prune a network until it is N times smaller or faster, and no further.
 
-    Every group is scored once, on the unpruned network. The allocation puts all the channels that can be removed in an
-    order. A bisection then finds how many of them have to be removed: it prunes copies on the meta device, which have
-    no weights, and counts what is left. Only then is the network pruned, once. No group loses all its channels.
+    Every group is scored once, on the unpruned network. The allocation orders all the channels that can be removed. A
+    bisection then finds how many of them must be removed: it prunes copies on the meta device, which have no weights,
+    and counts what is left. The network itself is pruned last, and only once. No group loses all its channels.
 
     Args:
         model: the network, pruned in place.
         example_inputs: as for Torch-Pruning. FLOPs are counted for this batch and size.
-        importance: any importance of Torch-Pruning, called once for each group that may be pruned. Groups for which it
-            returns None are left alone. We recommend `InterpolativeImportance`.
-        compression: parameters before over parameters after, at least this.
-        speedup: FLOPs before over FLOPs after, at least this (see `flops_by_module` for what counts). With both, both
-            limits hold.
-        allocation: how the budget is spread over the groups. ``"uniform"``: each loses the same share of its channels.
-            ``"global"`` and ``"isomorphic"``, as in Torch-Pruning: the lowest scores of the network, or of the groups
-            of one kind, are removed first; they need scores that compare across layers. ``"cost"``: those channels are
-            removed first that matter least to their group for the parameters (with ``compression``) or FLOPs (with
-            ``speedup``) that they save. ``"sensitivity"``: those without which the outputs change least for what they
-            save, measured on calibration data group by group, with every region of the same weight; it evaluates up to
-            32 images about five times a group. Or the name of an allocation of your own, see `register_allocation`.
-            Default: what the importance recommends, which is ``"sensitivity"`` for `InterpolativeImportance` and
-            ``"uniform"`` for all others.
-        fold: whether the next layers make up for removed channels, where the importance can do that: by the method
-            ``fold`` of `InterpolativeImportance` and `ThiNetImportance`. Or a function that does it, called with each
-            group just before its channels are removed. Under ``"sensitivity"`` it is also called while changes are
-            measured, and undone.
-        calibration: a loader, or a `Calibration`, for allocations that measure. Default: that of the importance. With
-            it, ``"sensitivity"`` works with any importance.
-        loss: ``(outputs, target)`` -> the loss that you train with. ``"sensitivity"`` then measures its rise. Default:
-            the outputs are compared, logits as probabilities; the targets of the calibration data show what they are.
-        tolerance: how far from the target is near enough. There is a warning if the target is missed by more, which
-            happens where one step of the order removes much (small networks, ``round_to``).
-        progress: whether bars are shown, on a terminal.
-        options: of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``, ``num_heads``
-            (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``, ``forward_fn``, ..., and in
-            place of ``allocation`` also ``global_pruning`` and ``isomorphic``. Layers in ``pruning_ratio_dict`` keep
-            the ratio given there.
+        importance: any importance of Torch-Pruning; it is called once for each group that may be pruned. Groups for
+            which it returns None are not pruned. We recommend `InterpolativeImportance`.
+        compression: the parameters before pruning, divided by those after it, must reach this number.
+        speedup: the FLOPs before pruning, divided by those after it, must reach this number (`flops_by_module` says
+            what counts). If ``compression`` is given too, both limits hold.
+        allocation: how the budget is spread over the groups; default: ``"sensitivity"`` with `InterpolativeImportance`,
+            otherwise ``"uniform"`` (an importance can recommend another).
+
+            - ``"uniform"``: each group loses the same share of its channels.
+            - ``"global"``, ``"isomorphic"``: as in Torch-Pruning, the channels with the lowest scores of the network,
+              or of all groups of one kind, are removed first. The scores must be comparable across layers.
+            - ``"cost"``: the channels that matter least to their group are removed first, relative to the parameters
+              (with ``compression``) or FLOPs (with ``speedup``) that their removal saves.
+            - ``"sensitivity"``: the channels whose removal changes the outputs least are removed first, relative to
+              what it saves. The change is measured on calibration data, group by group, and every region has the same
+              weight. This evaluates at least 32 images, if there are as many, about five times per group.
+            - the name of an allocation of your own, see `register_allocation`.
+        fold: whether the next layers are changed so that they make up for removed channels, if the importance has a
+            method ``fold``, as `InterpolativeImportance` and `ThiNetImportance` do. Or a function that does this; it
+            is called with each group just before its channels are removed. ``"sensitivity"`` also folds, temporarily,
+            while it measures.
+        calibration: a loader, or a `Calibration`, for allocations that need data. Default: that of the importance. If
+            it is given, ``"sensitivity"`` works with any importance.
+        loss: ``(outputs, target)`` -> the loss that you train with. ``"sensitivity"`` then measures how much the loss
+            increases. Default: it measures how much the outputs change. Logits are then compared as probabilities;
+            whether the outputs are logits follows from the targets of the calibration data.
+        tolerance: the relative deviation from the target that is accepted. A larger deviation gives a warning. It
+            occurs if a single step removes much, as in small networks or with ``round_to``.
+        progress: whether progress bars are shown on a terminal.
+        options: arguments of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``,
+            ``num_heads`` (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``,
+            ``forward_fn``, ... ``global_pruning`` and ``isomorphic`` can be given instead of ``allocation``. Layers in
+            ``pruning_ratio_dict`` are pruned by the ratio given there.
 
     Returns:
-        The record of what was removed; ``print(record)`` for the table, ``record.plot()`` for the figure.
+        The record of what was removed: ``print(record)`` prints a table, ``record.plot()`` draws a figure.
 
     Raises:
-        TypeError, ValueError: an argument is not usable, the scores are not one number a channel, the outputs cannot be
-            compared, or the network cannot run on the meta device. The network is then as it was.
+        TypeError, ValueError: an argument is not usable, the scores are not one number per channel, the outputs cannot
+            be compared, or the network cannot run on the meta device. The network is then unchanged.
 
     Warns:
-        UserWarning: the target is out of reach (the strongest pruning was done), or could not be met within
-            ``tolerance`` (the nearest that reaches it was done).
+        UserWarning: the target is out of reach, so that the network was pruned as much as possible; or it could not be
+            met within ``tolerance``, so that the network was pruned as little as reaches it.
 
     Example:
         >>> importance = tp.importance.InterpolativeImportance(loader)
@@ -140,7 +144,7 @@ def prune_to(
         if not rehearsal.order:
             raise ValueError(
                 f"{type(model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
-                "max_pruning_ratio leave every group alone"
+                "max_pruning_ratio exclude every group from pruning"
             )
 
         def excess(steps: int) -> float:
@@ -154,11 +158,11 @@ def prune_to(
 
 
 def _allocation(allocation: str | None, options: dict[str, Any], importance: Importance) -> Allocation:
-    """The allocation that is asked for, by its name or in Torch-Pruning's words, which are taken out of the options."""
+    """Find the allocation, given by name or by Torch-Pruning's options, which are removed from ``options``."""
     words = {"isomorphic": options.pop("isomorphic", False), "global": options.pop("global_pruning", False)}
     for name, option in (("global", "global_pruning"), ("isomorphic", "isomorphic")):
         if allocation is not None and words[name]:
-            raise TypeError(f"{option} says what allocation={allocation!r} says too: pass one of them")
+            raise TypeError(f"{option} and allocation={allocation!r} both choose the allocation: pass one of them")
     asked = next((name for name, given in words.items() if given), allocation)
     name = getattr(importance, "recommended_allocation", "uniform") if asked is None else asked
     if name not in ALLOCATIONS:
@@ -189,7 +193,7 @@ def _calibration(given: Any, importance: Importance, allocation: Allocation) -> 
 
 
 def _completed(options: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The options of Torch-Pruning's pruner, with our defaults."""
+    """Add our defaults to the options of Torch-Pruning's pruner."""
     completed = options | {"forward_fn": options.get("forward_fn") or call_model, "pruning_ratio": 0.0}
     completed["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
     if options.get("num_heads") is None:
@@ -200,7 +204,7 @@ def _completed(options: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 def _scored(
     model: nn.Module, example_inputs: Any, importance: Importance, options: Mapping[str, Any]
 ) -> tuple[dict[str, ScoredGroup | None], dict[str, Group]]:
-    """Every group with its scores, None for those to leave alone, and as Torch-Pruning has it, by name."""
+    """Score every group: the scored groups (None for those that must not be pruned) and Torch-Pruning's, by name."""
     groups: dict[str, ScoredGroup | None] = {}
     pruning_groups: dict[str, Group] = {}
 
@@ -216,7 +220,7 @@ def _scored(
 def _free(
     model: nn.Module, groups: Mapping[str, ScoredGroup | None], options: Mapping[str, Any]
 ) -> dict[str, ScoredGroup]:
-    """The groups that may lose channels: those with scores, without those for which the user gives ratios."""
+    """Find the groups that may lose channels: those with scores for which the user gives no ratios."""
     fixed = {
         module
         for layers in options.get("pruning_ratio_dict") or ()
@@ -230,16 +234,16 @@ def _free(
 def _warn_if_missed(
     rehearsal: Rehearsal, steps: int, limits: Mapping[str, float], excess: float, tolerance: float
 ) -> None:
-    """Say where the target is missed, and what is near."""
+    """Warn if the target is missed by more than the tolerance, and say what can be reached."""
 
     def reached(steps: int) -> str:
         return " and ".join(f"{name} {value:.4g}" for name, value in rehearsal.reached(steps).items())
 
     if excess < -tolerance:
-        problem = f"is out of reach: the strongest pruning, which is done now, gives {reached(steps)}"
+        problem = f"is out of reach: the strongest pruning, which is used, gives {reached(steps)}"
         remedy = "To get further, free layers from ignored_layers, lower round_to or raise max_pruning_ratio"
     elif excess > tolerance:
-        problem = f"cannot be met more nearly than by {reached(steps)}, which is done now"
+        problem = f"cannot be met more closely than by {reached(steps)}, which is used"
         remedy = f"The next weaker pruning gives {reached(steps - 1)}"
     else:
         return

@@ -1,4 +1,4 @@
-"""Prunings tried on copies of a network that have no weights."""
+"""Trying a pruning on a copy of the network that has no weights."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .scored_groups import ScoredGroup
 
 
 class Rehearsal:
-    """What the first N steps of an order of removal would reach.
+    """Finds the compression and speed-up that the first N steps of an order of removal would reach.
 
-    A rehearsal prunes a copy of the network on the meta device and counts what is left. Results are kept.
+    It prunes a copy of the network on the meta device and counts what is left. Results are cached.
 
     Args:
-        model: the network; it is left as it is.
+        model: the network; it is not changed.
         example_inputs: as for Torch-Pruning.
         options: other arguments of Torch-Pruning's pruner.
-        groups: the scored groups by name; None for groups that are left alone.
-        order: the steps. Those that Torch-Pruning refuses are dropped.
-        limits: the names of what is counted, keys of `LIMITS`.
+        groups: the scored groups by name; None for groups that must not be pruned.
+        order: the steps.
+        limits: the quantities that are counted, keys of `LIMITS`.
 
     Attributes:
-        order: the steps that Torch-Pruning does.
+        order: the steps, without those that Torch-Pruning refuses to make.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class Rehearsal:
         self._drop_refused()
 
     def reached(self, steps: int) -> dict[str, float]:
-        """For each limit, the count before over the count after so many steps."""
+        """For each limit, the count before pruning divided by the count after the first ``steps`` steps."""
         if steps not in self._reached:
             self._reached[steps], _ = self._rehearse(steps)
         return self._reached[steps]
 
     def kept(self, steps: int) -> dict[str, int]:
-        """The number of channels that each channel group keeps after so many steps, for the groups that lose any."""
+        """The number of channels that each channel group keeps after ``steps`` steps, for the groups that lose any."""
         return dict(self.order[:steps])  # the last step of each group
 
     def pruner(self, steps: int) -> PlannedPruner:
-        """A pruner of the network that does so many steps."""
+        """A pruner that makes the first ``steps`` steps on the network."""
         return PlannedPruner(self.model, self.example_inputs, self.options, self.groups, self.kept(steps))
 
     def _rehearse(self, steps: int) -> tuple[dict[str, float], set[str]]:
-        """What so many steps reach, and the groups that Torch-Pruning refuses to prune so far."""
+        """Try the first ``steps`` steps: what they reach, and the groups that Torch-Pruning refuses to prune."""
         model, example_inputs, options = meta_copy(self.model, self.example_inputs, self.options)
         forward = options["forward_fn"]
         options["forward_fn"] = lambda model, inputs: call_on_meta(model, inputs, forward)
         pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they were given when the groups were scored
+            warnings.simplefilter("ignore")  # the user saw them when the groups were scored
             PruningRecord(model).step(pruner)
         after = self._counts(model, example_inputs, forward)
         return {name: self._before[name] / max(1, after[name]) for name in self.limits}, pruner.refused
@@ -80,7 +80,7 @@ class Rehearsal:
         return {name: LIMITS[name](model, example_inputs, forward)[""] for name in self.limits}
 
     def _drop_refused(self) -> None:
-        """Drop the steps that Torch-Pruning refuses: the last half of a group's steps, until it does the rest."""
+        """Drop the second half of the steps of each group that Torch-Pruning refuses, until it refuses none."""
         while True:
             steps = len(self.order)
             self._reached[steps], refused = self._rehearse(steps)

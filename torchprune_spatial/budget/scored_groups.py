@@ -1,4 +1,4 @@
-"""The groups of a network with their scores: all that an allocation knows of them."""
+"""The groups of a network with their scores, as allocations see them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..graph.private_names import channel_groups_of, graph_of, name_in
 
 
 class LayerSide(NamedTuple):
-    """A layer that has channels of a group, on one side.
+    """The input side or the output side of a layer whose channels belong to a group.
 
     Attributes:
-        layer: its name.
-        is_output: whether these are output channels. True for layers whose input and output channels are the same.
-        channels: the number of channels on this side, those of other groups included.
-        factor: the number of them that are removed with one root channel.
+        layer: the name of the layer.
+        is_output: whether it is the output side. True for layers whose input and output channels are the same.
+        channels: the number of channels on this side, including those of other groups.
+        factor: the number of these channels that are removed with one root channel.
     """
 
     layer: str
@@ -37,13 +37,14 @@ class ScoredGroup:
     """A group of Torch-Pruning with its scores.
 
     Attributes:
-        scores: as the importance gave them, ``[root channels]`` float32, but infinite for the best channel of each of
-            the group's layers: Torch-Pruning leaves a group whole if one of its layers would lose all its channels.
+        scores: the scores that the importance gave, ``[root channels]`` float32. The best channel of each of the
+            group's layers has an infinite score instead, because Torch-Pruning does not prune a group if one of its
+            layers would lose all its channels.
         channel_groups: the number of channel groups, such as heads or the groups of a convolution, that must lose the
             same channels.
-        layers: names of the layers whose output channels are the group's.
-        kind: equal for the groups that isomorphic pruning ranks together.
-        members: the layers that cost less when the group loses channels.
+        layers: names of the layers whose output channels belong to the group.
+        kind: equal for groups that isomorphic pruning ranks together.
+        members: the sides of the layers that cost less when the group loses channels.
     """
 
     scores: torch.Tensor
@@ -58,12 +59,12 @@ class ScoredGroup:
         return self.scores.unflatten(0, (self.channel_groups, -1)).mean(0)
 
     def kept_counts(self, round_to: int | None, max_pruning_ratio: float) -> range:
-        """The numbers of channels that each channel group may keep, descending, without the number that it has.
+        """The numbers of channels that each channel group may keep, descending; its present number is left out.
 
         Args:
-            round_to: the number kept, over all channel groups, is a multiple of this.
-            max_pruning_ratio: no greater share of the channels is removed. At least one channel (``round_to``) is kept
-                anyway, and all those whose score is infinite.
+            round_to: the number of channels kept, over all channel groups, is a multiple of this.
+            max_pruning_ratio: the largest share of the channels that may be removed. In any case, at least one channel
+                (one multiple of ``round_to``) is kept, and every channel with an infinite score.
         """
         scores = self.mean_scores
         channels, unit = len(scores), (round_to or 1) // math.gcd(round_to or 1, self.channel_groups)
@@ -71,16 +72,16 @@ class ScoredGroup:
         return range((channels - 1) // unit * unit, least - 1, -unit)
 
     def removed(self, kept: int) -> list[int]:
-        """Positions of the root channels that are removed where each channel group keeps ``kept`` channels."""
+        """Positions of the root channels that are removed if each channel group keeps ``kept`` channels."""
         scores = self.mean_scores
         starts = torch.arange(0, len(self.scores), len(scores)).unsqueeze(1)
         return (starts + scores.argsort(descending=True, stable=True)[kept:]).flatten().tolist()
 
 
 def root_name(group: Group) -> str:
-    """The root of a group by name, which is the same in a copy of the network: ``"encoder.0.out"``.
+    """The name of a group's root, such as ``"encoder.0.out"``; it is the same in a copy of the network.
 
-    The layer, and whether its output or its input channels are the root.
+    It consists of the name of the layer, and of ``out`` or ``in`` for its output or input channels.
     """
     dep = group[0].dep
     side = "out" if graph_of(group).is_out_channel_pruning_fn(dep.handler) else "in"
@@ -88,7 +89,7 @@ def root_name(group: Group) -> str:
 
 
 def group_at(graph: DependencyGraph, name: str, idxs: Sequence[int] | None = None) -> Group:
-    """The group of a `root_name`, with some of the root channels, or all of them.
+    """Find the group that has a `root_name`, with the root channels ``idxs`` (default: all of them).
 
     Raises:
         ValueError: the network has no such layer.
@@ -110,17 +111,17 @@ def group_at(graph: DependencyGraph, name: str, idxs: Sequence[int] | None = Non
 
 
 def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tensor) -> ScoredGroup:
-    """Check the scores of a group, and keep what allocations need to know of it.
+    """Check the scores of a group, and collect what allocations need to know about it.
 
     Raises:
-        ValueError: the scores are not one number a root channel.
+        ValueError: the scores are not one number per root channel.
     """
     channels = len(group[0].idxs)
     if not isinstance(scores, torch.Tensor) or scores.shape != (channels,) or scores.isnan().any():
         given = f"of shape {list(scores.shape)}" if isinstance(scores, torch.Tensor) else f"as {type(scores).__name__}"
         raise ValueError(
             f"importance gave scores {given} for the group of {root_name(group)!r}; expected a tensor of shape "
-            f"[{channels}], one score a channel, without NaN"
+            f"[{channels}], one score per channel, without NaN"
         )
     graph = graph_of(group)
     layers = [
@@ -142,7 +143,7 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
 
 
 def _members(group: Group) -> Iterator[LayerSide]:
-    """Each side of each layer once, in the order of the group."""
+    """Yield each side of each layer once, in the order of the group."""
     graph, idxs = graph_of(group), Counter[tuple[nn.Module, bool]]()
     for item in group.items:
         name = name_in(graph, item.dep.target.module)
@@ -154,7 +155,7 @@ def _members(group: Group) -> Iterator[LayerSide]:
 
 
 def _whole(group: Group) -> set[frozenset[int]]:
-    """The root channels of each layer whose input or output channels all belong to the group."""
+    """Find the layers whose input or output channels all belong to the group; give the root channels of each."""
     graph, found = graph_of(group), set()
     for item in group.items:
         layer, handler = item.dep.target.module, item.dep.handler

@@ -187,7 +187,7 @@ def test_coarse_steps_are_told():
     model = ProgramNet(["convolution", "convolution"], width=16)
     with pytest.warns(
         UserWarning,
-        match=r"compression=1.9 cannot be met more nearly than by compression (\S+), .*"
+        match=r"compression=1.9 cannot be met more closely than by compression (\S+), .*"
         r"weaker pruning gives compression (\S+)",
     ) as caught:
         record = prune_to(

@@ -1,6 +1,6 @@
 """How a budget is spread over the layers: the allocations of `prune_to`.
 
-Importing this package registers every allocation in it, so that a new one is one new file.
+Importing this package imports and registers every file in it: a new allocation is one new file.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What an allocation is, and the one table of them."""
+"""The base class of allocations, and their registry."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..scored_groups import ScoredGroup
 
 
 class Step(NamedTuple):
-    """One step of the removal.
+    """One step of pruning: one group loses channels.
 
     Attributes:
-        group: the group that loses channels, as named by `root_name`.
-        kept: the number of channels that each of its channel groups keeps afterwards.
+        group: the `root_name` of the group.
+        kept: the number of channels that each of its channel groups keeps after the step.
     """
 
     group: str
@@ -29,17 +29,17 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What an allocation may look at.
+    """The input of an allocation.
 
     Attributes:
-        model: the unpruned network, in evaluation mode. An allocation leaves it as it is.
+        model: the unpruned network, in evaluation mode. An allocation must leave it unchanged.
         groups: the groups that may lose channels, with their scores, by name.
-        pruning_groups: the same groups as Torch-Pruning has them, with all their channels.
-        costs: what each layer of the unpruned network costs, by name, as a share of the network; with two limits, the
-            sum of both shares.
-        round_to: the number of channels kept is a multiple of this.
-        max_pruning_ratio: no group loses a greater share of its channels.
-        fold: called with channels of a group before they are removed, to make up for them; None for nothing.
+        pruning_groups: the same groups as objects of Torch-Pruning, with all their channels.
+        costs: the cost of each layer of the unpruned network, by name, as a share of the cost of the whole network. If
+            there are two limits, the two shares are added.
+        round_to: the number of channels that a group keeps must be a multiple of this.
+        max_pruning_ratio: the largest share of its channels that a group may lose.
+        fold: called with a group before its channels are removed, to make up for them; None if nothing does.
         calibration: data to measure on, or None.
         loss: the loss that the user trains with, or None.
     """
@@ -61,7 +61,7 @@ class Allocation(ABC):
     To write one, override `order`, give the class a `name`, and decorate it with `register_allocation`.
 
     Attributes:
-        name: for ``allocation=`` of `prune_to`.
+        name: the value of ``allocation=`` in `prune_to`.
         needs_calibration: whether `order` needs ``work.calibration``.
     """
 
@@ -72,19 +72,19 @@ class Allocation(ABC):
     def order(self, work: Work) -> list[Step]:
         """The steps from the unpruned network to the strongest pruning.
 
-        `prune_to` finds how many of them the budget takes. Each step of a group keeps fewer channels than the one
-        before; `ScoredGroup.kept_counts` gives the numbers that are allowed.
+        `prune_to` finds how many of these steps reach the budget. Each step of a group must keep fewer channels than
+        the group's step before; `ScoredGroup.kept_counts` gives the numbers that are allowed.
         """
 
 
 ALLOCATIONS: dict[str, Allocation] = {}
-"""The allocations by their names."""
+"""The registered allocations, by name."""
 
 Kind = TypeVar("Kind", bound=Allocation)
 
 
 def register_allocation(allocation: type[Kind]) -> type[Kind]:
-    """Make an allocation known by its `name`; a class decorator.
+    """Register an allocation under its `name`; a class decorator.
 
     Raises:
         ValueError: the name is not a word, or another allocation has it.
@@ -104,7 +104,7 @@ def register_allocation(allocation: type[Kind]) -> type[Kind]:
 
 
 def unregister_allocation(name: str) -> None:
-    """Take an allocation out of the table.
+    """Remove an allocation from the registry.
 
     Raises:
         ValueError: no allocation has this name.

@@ -1,4 +1,4 @@
-"""Allocation by what channels are worth to their group and what they cost."""
+"""Allocation by the scores of channels and by the cost that their removal saves."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from .base import Allocation, Step, Work, register_allocation
 
 @register_allocation
 class Cost(Allocation):
-    """Channels that matter least to their group, for the cost that they save, are removed first.
+    """Channels with the smallest loss per saved cost are removed first.
 
-    What the removal of a channel loses is the rise of ``1 / s``, where ``s`` is the share of its score that the group
-    keeps. Scores of different groups need not compare, and the fewer channels are left, the more the next one counts.
-    (With the sum of the scores, or its logarithm, wide layers between layers of a single channel would look as good as
-    a balance.)
+    The loss of a removal is the increase of ``1 / s``, where ``s`` is the share of the sum of its scores that the group
+    keeps. The scores of different groups therefore need not be comparable, and the fewer channels a group has left, the
+    greater is the loss of the next one. (If the loss were the sum of the removed scores, or a logarithm, then wide
+    layers between layers of a single channel would look as good as layers of balanced widths.)
     """
 
     name: ClassVar[str] = "cost"
 
     def order(self, work: Work) -> list[Step]:
-        """Steps by what they lose for what they save, see `cost_order`."""
+        """Steps in the order of their loss per saved cost, see `cost_order`."""
         return cost_order(work, {name: losses_by_score(group) for name, group in work.groups.items()})
 
 
 def cost_order(work: Work, losses: Mapping[str, Sequence[float]]) -> list[Step]:
-    """The steps that lose the least for the cost that they save, one after the other.
+    """Order all steps greedily: the next step is the one with the smallest loss per saved cost.
 
-    What a step saves is counted in the network that the steps before have left: the cost of a layer is proportional to
-    the number of its output channels and to that of its input channels. A budget of parameters therefore spares narrow
-    layers, and one of FLOPs spares layers with few positions.
+    The saving of a step is computed for the network after the steps before it: the cost of a layer is proportional to
+    its number of output channels and to its number of input channels. A budget of parameters therefore spares narrow
+    layers, and a budget of FLOPs spares layers with few positions.
 
     This order is ours. In the FLOPs-regularized pruning of Molchanov et al., "Pruning convolutional neural networks for
     resource efficient inference", ICLR 2017, the cost is counted once and subtracted from the score.
 
     Args:
-        work: the groups, and what each layer costs; layers without a cost cost nothing.
-        losses: for each group, what it has lost where each channel group keeps 0, 1, ... all channels.
+        work: the groups, and the cost of each layer; a layer that is not listed costs nothing.
+        losses: for each group, the total loss if each channel group keeps 0, 1, ... all channels.
     """
     network, order = _Network(work.groups, work.costs), list[Step]()
     waiting = {name: _steps(work, group, losses[name]) for name, group in work.groups.items()}
@@ -51,7 +51,7 @@ def cost_order(work: Work, losses: Mapping[str, Sequence[float]]) -> list[Step]:
         _, name = heapq.heappop(heap)
         steps = waiting[name]
         price = network.price(name, steps[0])
-        if not heap or price <= heap[0][0]:  # otherwise it has risen since; prices never fall
+        if not heap or price <= heap[0][0]:  # else the price has risen since it was put there; prices never fall
             step = steps.popleft()
             network.remove(name, step.channels)
             order.append(Step(name, step.kept))
@@ -66,7 +66,7 @@ class _PricedStep(NamedTuple):
     """The next channels that a group can lose.
 
     Attributes:
-        loss: what the step loses.
+        loss: the increase of the group's loss.
         channels: the number of root channels removed.
         kept: the number of channels that each channel group keeps.
     """
@@ -85,17 +85,17 @@ def _steps(work: Work, group: ScoredGroup, losses: Sequence[float]) -> deque[_Pr
 
 
 def losses_by_score(group: ScoredGroup) -> list[float]:
-    """The inverse of the share of its score that a group keeps, where each channel group keeps 0, 1, ... channels."""
+    """Compute the loss, 1 over the share of the scores that is kept, if each channel group keeps 0, 1, ... channels."""
     scores = group.mean_scores.double().sort().values
     finite = scores[scores.isfinite()]
     top = max(finite.max().item(), 0.0) if len(finite) else 1.0
-    scores = scores.nan_to_num(posinf=top) - scores[0].clamp(max=0)  # from 0 up
-    left = scores.flip(0).cumsum(0).tolist()  # the sum of the best
+    scores = scores.nan_to_num(posinf=top) - scores[0].clamp(max=0)  # none is negative
+    left = scores.flip(0).cumsum(0).tolist()  # sums of the best 1, 2, ... scores
     return [math.inf, *(left[-1] / best if best else 0.0 for best in left)]  # all zero: nothing is lost
 
 
 class _Network:
-    """What the layers still cost, and how many channels they still have."""
+    """The present costs of the layers and their numbers of channels, while steps remove channels."""
 
     def __init__(self, groups: Mapping[str, ScoredGroup], costs: Mapping[str, float]):
         members = [member for group in groups.values() for member in group.members]
@@ -104,7 +104,7 @@ class _Network:
         self.groups = groups
 
     def price(self, name: str, step: _PricedStep) -> float:
-        """What a step loses for each unit of cost that it saves."""
+        """The loss of a step per unit of cost that it saves."""
         shares = self._shares(name, step.channels)
         saved = sum(self.costs[layer] * (1 - share) for layer, share in shares.items())
         return step.loss / saved if saved > 0 else math.inf
@@ -117,7 +117,7 @@ class _Network:
             self.channels[member.layer, member.is_output] -= channels * member.factor
 
     def _shares(self, name: str, channels: int) -> dict[str, float]:
-        """The share of its cost that each layer keeps: the product over its two sides."""
+        """The share of its cost that each layer keeps: the product of the shares of channels kept on its two sides."""
         shares: dict[str, float] = {}
         for member in self.groups[name].members:
             left = self.channels[member.layer, member.is_output]

@@ -1,4 +1,4 @@
-"""Allocations by the rank of the scores: Torch-Pruning's own three."""
+"""Allocations by the rank of the scores: the three that Torch-Pruning has."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Uniform(Allocation):
     name: ClassVar[str] = "uniform"
 
     def order(self, work: Work) -> list[Step]:
-        """Channels of each group by their scores, the groups in turn."""
+        """Each group loses its channels in the order of their scores; the groups take turns."""
         return ranked_order(work, {name: name for name in work.groups})
 
 
 @register_allocation
 class Global(Allocation):
-    """The lowest scores of the network are removed first. Scores must compare across layers."""
+    """The channels with the lowest scores of the network are removed first. Scores must be comparable across layers."""
 
     name: ClassVar[str] = "global"
 
     def order(self, work: Work) -> list[Step]:
-        """All channels of the network by their scores."""
+        """All channels of the network in the order of their scores."""
         return ranked_order(work, dict.fromkeys(work.groups, ""))
 
 
 @register_allocation
 class Isomorphic(Allocation):
-    """The lowest scores among groups of one kind are removed first, and every kind loses the same share.
+    """Among groups of one kind, the lowest scores are removed first; every kind loses the same share of its channels.
 
     Fang et al., "Isomorphic pruning for vision models", ECCV 2024.
     """
@@ -43,19 +43,19 @@ class Isomorphic(Allocation):
     name: ClassVar[str] = "isomorphic"
 
     def order(self, work: Work) -> list[Step]:
-        """The channels of each kind of group by their scores, the kinds in turn."""
+        """Each kind of group loses its channels in the order of their scores; the kinds take turns."""
         return ranked_order(work, {name: group.kind for name, group in work.groups.items()})
 
 
 def ranked_order(work: Work, scope_of: Mapping[str, object]) -> list[Step]:
-    """The steps in which all ranking scopes lose the same share of their channels, those with the lowest scores first.
+    """Order the steps so that all ranking scopes lose the same share of their channels, lowest scores first.
 
-    The scopes take turns: one step is one channel (``round_to``: one multiple), and no scope is more than one channel
-    away from the common share.
+    A ranking scope is a set of groups whose channels are ranked together. The scopes take turns: each step removes one
+    channel (one multiple of ``round_to``), and no scope is more than one channel away from the common share.
 
     Args:
         work: the groups.
-        scope_of: the ranking scope of each group.
+        scope_of: the ranking scope of each group; any hashable value that its groups share.
     """
     scopes: dict[object, list[str]] = defaultdict(list)
     for name in work.groups:

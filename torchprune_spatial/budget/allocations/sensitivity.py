@@ -1,4 +1,4 @@
-"""Allocation by what the outputs of the network lose."""
+"""Allocation by how much the outputs of the network change."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .base import Allocation, Step, Work, register_allocation
 from .cost import cost_order
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75)
-"""Shares of its channels with which a group is measured; at least one channel is kept."""
+"""The shares of its channels that a group keeps in the measurements; at least one channel is kept."""
 
 
 @register_allocation
 class Sensitivity(Allocation):
-    """Channels without which the outputs change least, for the cost that they save, are removed first.
+    """Channels whose removal changes the outputs least per saved cost are removed first.
 
-    Each group alone is pruned at about five strengths, folding included, and the outputs are compared with those of the
-    whole network, every region with the same weight (`OutputChanges`).
+    Each group is pruned alone at about five strengths, including folding, and the outputs are compared with those of
+    the unpruned network. Every region has the same weight (`OutputChanges`).
 
     This allocation is ours. Li et al., "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2, measure the
-    sensitivity of single layers by accuracy, after which a person chooses their ratios.
+    sensitivity of single layers by accuracy, and choose the pruning ratios by hand.
     """
 
     name: ClassVar[str] = "sensitivity"
     needs_calibration: ClassVar[bool] = True
 
     def order(self, work: Work) -> list[Step]:
-        """Steps by what the outputs lose for what they save, see `cost_order`."""
+        """Steps in the order of the measured change per saved cost, see `cost_order`."""
         changes = OutputChanges(work.model, cast(Calibration, work.calibration), work.fold, work.loss)
         losses = {}
         for name, scored in progress(work.groups.items(), "sensitivity", total=len(work.groups)):
@@ -44,13 +44,14 @@ class Sensitivity(Allocation):
 
 
 def measured_losses(scored: ScoredGroup, change: Callable[[Sequence[int]], float]) -> list[float]:
-    """What a group has lost where each channel group keeps 0, 1, ... all channels: infinity, ..., 0.
+    """Measure the loss of a group if each channel group keeps 0, 1, ... all channels: infinity, ..., 0.
 
-    The change is measured at `SHARES`, interpolated between them, and made convex: each further channel costs more.
+    The change is measured at `SHARES` and interpolated between them. It is then made convex: each further channel that
+    is removed adds at least as much as the one before.
 
     Args:
         scored: the group; the channels with the lowest scores are removed first.
-        change: measures the change without the root channels at these positions.
+        change: measures the change of the outputs when the root channels at the given positions are removed.
     """
     scores = scored.mean_scores
     channels, least = len(scores), max(1, int(scores.isposinf().sum()))

@@ -146,7 +146,7 @@ def test_names_of_torch_prunings_own_allocations():
     ("options", "error", "text"),
     [
         ({"allocation": "magic"}, ValueError, "allocation is 'magic'; expected one of 'cost', 'uniform', 'global'"),
-        ({"allocation": "cost", "global_pruning": True}, TypeError, "global_pruning says what allocation='cost' says"),
+        ({"allocation": "cost", "global_pruning": True}, TypeError, "global_pruning and allocation='cost' both choose"),
     ],
 )
 def test_bad_allocations(options, error, text):
