@@ -1,1 +1,1 @@
-"""What is measured on the user's data: batches, regions, and one pass for all measurements."""
+"""Measurements on the user's data: batches, regions, and the one pass that takes all measurements."""

@@ -1,4 +1,4 @@
-"""The calibration data: what a user's loader yields, checked and turned into inputs and regions."""
+"""The calibration data: batches of the user's loader are checked and converted to inputs and regions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Batch(NamedTuple):
     """One batch of the calibration data, on the model's device.
 
     Attributes:
-        inputs: what the network reads.
-        target: as the loader yields it, or None.
-        regions: where the objects are; None where nobody asked, or where the data does not say.
+        inputs: the inputs of the network.
+        target: the target that the loader yields, or None.
+        regions: where the objects are; None if they were not asked for, or cannot be known from the data.
     """
 
     inputs: Any
@@ -38,13 +38,13 @@ class CalibrationData:
     """A re-iterable view of the user's loader.
 
     Args:
-        loader: yields ``(input, target)`` or ``(input, target, mask)``, and can be iterated again and again.
-        threshold: how a target becomes a mask, a number or ``"otsu"``; see `regions_from_target`.
-        masks: optional callable ``(input, target) -> mask`` that takes the place of the target and of the loader's
-            mask. With it the loader may also yield inputs alone (the target is then None).
+        loader: yields ``(input, target)`` or ``(input, target, mask)``, and can be iterated more than once.
+        threshold: the threshold that makes a mask of a target: a number, or ``"otsu"``; see `regions_from_target`.
+        masks: optional callable ``(input, target) -> mask``, used instead of the target and of the loader's mask. With
+            it, the loader may also yield inputs alone; the target is then None.
 
     Raises:
-        TypeError, ValueError: an argument is not usable; the text says which and what to do.
+        TypeError, ValueError: an argument is not usable; the message names it and the remedy.
     """
 
     def __init__(self, loader: Iterable[Any], threshold: float | str, masks: Masks | None = None):
@@ -59,13 +59,15 @@ class CalibrationData:
                 "DataLoader(dataset, batch_size=...)"
             )
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
-            raise TypeError(f"loader is a {type(loader).__name__}; expected an iterable of batches, as a DataLoader")
+            raise TypeError(
+                f"loader is a {type(loader).__name__}; expected an iterable of batches, such as a DataLoader"
+            )
         if threshold != "otsu" and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
             raise ValueError(f"threshold is {threshold!r}; expected a finite number or 'otsu'")
         if masks is not None and not callable(masks):
             raise TypeError(
-                f"masks is a {type(masks).__name__}; expected a callable (input, target) -> mask. Masks that go with "
-                "the data belong in the loader: (input, target, mask)"
+                f"masks is a {type(masks).__name__}; expected a callable (input, target) -> mask. Masks that belong to "
+                "the data are yielded by the loader: (input, target, mask)"
             )
         self.loader, self.threshold, self.masks = loader, threshold, masks
         self._passes = 0
@@ -76,18 +78,18 @@ class CalibrationData:
         dtype: torch.dtype,
         regions: Literal["required", "if known", "none"] = "required",
     ) -> Iterator[Batch]:
-        """Yield the batches with their tensors on ``device``, floating inputs as ``dtype``.
+        """Yield the batches, with their tensors on ``device`` and floating-point inputs in ``dtype``.
 
         Args:
-            device: of the tensors that the callable ``masks`` gets, too.
-            dtype: of the network.
-            regions: ``"required"`` for regions of every batch; ``"if known"`` for None where there is neither a mask
-                nor a target that is an image; ``"none"`` to ask for none. Unless they are required, the loader may
-                yield inputs alone, and targets of any kind.
+            device: the device of the network. The callable ``masks`` gets tensors on this device too.
+            dtype: the dtype of the network.
+            regions: ``"required"``: every batch has regions. ``"if known"``: batches have regions if there is a mask,
+                or a target that is an image, and None otherwise. ``"none"``: no batch has regions. Unless regions are
+                required, the loader may yield inputs alone, and targets of any kind.
 
         Raises:
-            ValueError: the loader is empty or exhausted; regions are required and the loader yields only inputs; a mask
-                fits neither the input nor the target.
+            ValueError: the loader is empty or exhausted; regions are required, but the loader yields only inputs; the
+                size of a mask is neither that of the input nor that of the target.
         """
         self._passes += 1
         empty = True
@@ -156,14 +158,14 @@ class CalibrationData:
 
 
 def _images_in(inputs: Any) -> tuple[list[torch.Tensor], int]:
-    """The images among the inputs, ``[batch, channels, *size]``, and the number of their spatial dimensions."""
+    """Find the images among the inputs, ``[batch, channels, *size]``, and their number of spatial dimensions."""
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     spatial_dims = max((tensor.ndim - 2 for tensor in tensors if tensor.ndim > 2), default=2)
     return [tensor for tensor in tensors if tensor.ndim == spatial_dims + 2], spatial_dims
 
 
 def _is_image(target: Any, inputs: Any) -> bool:
-    """Whether a target is a batch of images, as the inputs are, so that it can be thresholded."""
+    """Whether a target is a batch of images with the inputs' number of dimensions, so that it can be thresholded."""
     images, spatial_dims = _images_in(inputs)
     return bool(images) and isinstance(target, torch.Tensor) and target.ndim in (spatial_dims + 1, spatial_dims + 2)
 

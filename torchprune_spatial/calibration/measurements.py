@@ -1,4 +1,4 @@
-"""What can be measured where a layer reads its channels, added up over the calibration data."""
+"""Statistics of the channels at the inputs of the layers that read them, summed over the calibration data."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .regions import RegionMasks
 
 CELLS = ("auto", "pure", "coverage")
 CHUNK_ELEMENTS = 2**21
-"""Size of the largest temporary copy of activations, in elements."""
+"""The largest number of elements in a temporary copy of activations."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layer reads of a few images.
+    """The input of a layer, for a few images.
 
     Attributes:
-        layer: the layer that reads.
-        x: its input, ``[images, channels, *grid]``, whatever layout the layer itself takes.
-        weights: of its cells in the means of the regions, ``[images, 2, regions, cells]`` (`RegionMasks.weights`); None
-            if no measurement asked for regions.
-        number: of its batch in this pass, and of its first image in the batch.
+        layer: the layer that reads the input.
+        x: the input, ``[images, channels, *grid]``, also for layers whose own layout is different.
+        weights: the weights of the cells in the means of the regions, ``[images, 2, regions, cells]`` (see
+            `RegionMasks.weights`); None if no measurement needs regions.
+        number: the number of the batch in this pass, and the position of the first image in the batch.
     """
 
     layer: nn.Module
@@ -45,17 +45,19 @@ class Reading:
     def magnitude(self) -> torch.Tensor:
         """``|x|`` as ``[images, channels, cells]`` in float32 or better."""
         x = self.cells
-        return x if x.device.type == "cpu" and x.amin() >= 0 else x.abs()  # after ReLU, to look is faster than a copy
+        return (
+            x if x.device.type == "cpu" and x.amin() >= 0 else x.abs()
+        )  # after ReLU, this check is faster than a copy
 
 
 def readings(layer: nn.Module, x: torch.Tensor, regions: RegionMasks | None, batch: int) -> Iterator[Reading]:
-    """A batch that a layer reads, a few images at a time, so that what is made of them stays small and in the cache.
+    """Split the input of a layer into a few images at a time, so that temporary tensors fit into the cache.
 
     Args:
         layer: the layer.
         x: its input, ``[batch, channels, *grid]``.
-        regions: the regions of the batch. Where the position of a cell is unknown, every region sees it.
-        batch: number of the batch.
+        regions: the regions of the batch. Cells whose position is unknown belong to every region.
+        batch: the number of the batch.
     """
     weights = None
     if regions is not None:
@@ -74,27 +76,27 @@ def _cells(x: torch.Tensor) -> torch.Tensor:
 
 
 class Measurement(ABC):
-    """A statistic of the channels that a layer reads: a running sum over the batches, and what is made of it.
+    """A statistic of the channels that a layer reads, computed from a running sum over the batches.
 
-    Measurements are compared by value, so that criteria which ask for the same one share it.
+    Measurements are compared by value, so that criteria share a measurement that they both need.
     """
 
     needs_regions: ClassVar[bool] = False
     depends_on_layer: ClassVar[bool] = False
-    """Whether the weights of the reading layer take part: two layers that read one tensor are then measured apart."""
+    """Whether the statistic depends on the reading layer. If so, two layers that read one tensor are measured apart."""
 
     @abstractmethod
     def measure(self, reading: Reading) -> Any:
-        """What a few images add: anything with ``+``."""
+        """The contribution of a few images to the sum; any type that has ``+``."""
 
     @abstractmethod
     def result(self, total: Any, present: torch.Tensor, reader: str) -> Any:
-        """Values of the input channels on the CPU, made of the sum over all batches.
+        """Compute the values of the input channels, on the CPU, from the sum over all batches.
 
         Args:
             total: the sum.
-            present: which regions have any pixel in the whole calibration data, ``[regions]`` bool.
-            reader: name of the layer, for messages.
+            present: which regions have at least one pixel in the calibration data, ``[regions]`` bool.
+            reader: the name of the layer, for messages.
         """
 
     @staticmethod
@@ -105,10 +107,10 @@ class Measurement(ABC):
 
 @dataclass(frozen=True)
 class _ChannelMean(Measurement):
-    """Mean over all the cells of all the images: ``[1, channels]`` float64."""
+    """A mean over the cells of all images: ``[1, channels]`` float64."""
 
     def measure(self, reading: Reading) -> torch.Tensor:
-        """Sum of each channel, and behind them the number of cells."""
+        """The sum of each channel, followed by the number of cells."""
         total = self._value(reading.magnitude).sum(2).sum(0, dtype=torch.float64)
         return F.pad(total, (0, 1), value=reading.x.numel() / reading.x.shape[1])
 
@@ -119,7 +121,7 @@ class _ChannelMean(Measurement):
     @staticmethod
     @abstractmethod
     def _value(magnitude: torch.Tensor) -> torch.Tensor:
-        """``[images, channels, cells]`` -> the same shape."""
+        """The values to average, computed from ``|activation|``; both ``[images, channels, cells]``."""
 
 
 class MeanMagnitude(_ChannelMean):
@@ -139,7 +141,7 @@ class NonzeroShare(_ChannelMean):
 
 
 class _RegionSums:
-    """Running sums: activation and weight, over pure cells and by coverage (float64, O(channels))."""
+    """Running sums of activations and of weights, over pure cells and weighted by coverage (float64, O(channels))."""
 
     def __init__(self, activation: torch.Tensor, weight: torch.Tensor):
         self.activation, self.weight = activation, weight  # [2, regions, channels], [2, regions]
@@ -149,40 +151,41 @@ class _RegionSums:
         return _RegionSums(mine.activation + theirs.activation, mine.weight + theirs.weight)
 
     def for_regions(self, count: int) -> _RegionSums:
-        """At least this many regions: a label map can bring new ones in a later batch."""
+        """The sums, padded to at least ``count`` regions: the label maps of a later batch may have new regions."""
         return _RegionSums(pad(self.activation.mT, count).mT, pad(self.weight, count))
 
 
 def pad(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Zeros behind the last dimension, up to at least ``length``."""
+    """Append zeros along the last dimension, up to at least ``length``."""
     missing = length - values.shape[-1]
     return F.pad(values, (0, missing)) if missing > 0 else values
 
 
 @dataclass(frozen=True)
 class RegionMeans(Measurement):
-    """Mean of ``|activation|`` over the cells of each region, and last of all: ``[regions + 1, channels]`` float64.
+    """Means of ``|activation|`` over the cells of each region, then of all cells: ``[regions + 1, channels]`` float64.
 
     Attributes:
-        cells: which cells of a feature map make the mean of a region. ``"pure"``, the paper's rule: those that lie
-            wholly inside; ``"coverage"``: all, weighted by the share that the region covers; ``"auto"``: pure cells,
-            and coverage for a region that has no pure cell on that grid in the whole calibration data.
+        cells: which cells of a feature map are averaged for a region. ``"pure"``, the paper's rule: those that lie
+            wholly inside the region. ``"coverage"``: all, weighted by the share of the cell that the region covers.
+            ``"auto"``: pure cells, or coverage for a region that has no pure cell on that grid in the whole
+            calibration data.
     """
 
     cells: str = "auto"
     needs_regions: ClassVar[bool] = True
 
     def measure(self, reading: Reading) -> _RegionSums:
-        """Sums over the cells, pure ones and by coverage."""
+        """Sums over pure cells, and over all cells weighted by coverage."""
         weights = cast(torch.Tensor, reading.weights)  # needs_regions
         sums = torch.bmm(weights.flatten(1, 2), reading.magnitude.mT).sum(0, dtype=torch.float64)
         return _RegionSums(sums.unflatten(0, (2, -1)), weights.sum((0, 3), dtype=torch.float64))
 
     def result(self, total: _RegionSums, present: torch.Tensor, reader: str) -> torch.Tensor:
-        """Means of the regions that are present, and overall.
+        """The means of the regions that are present, and the overall mean.
 
         Raises:
-            ValueError: ``cells="pure"`` where a region has no pure cell.
+            ValueError: ``cells="pure"``, and a region has no pure cell.
         """
         total = total.for_regions(len(present))
         activation, weight = total.activation[:, present].cpu(), total.weight[:, present].cpu()

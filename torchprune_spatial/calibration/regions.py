@@ -1,6 +1,6 @@
-"""Where the object is: region masks from targets or segmentations, and their coverage of a feature map's grid.
+"""Region masks, from targets or segmentations, and the share of each cell of a feature map that a region covers.
 
-Regions are a float tensor ``[batch, regions, *size]`` whose value is the share of the pixel that belongs to the region.
+Regions are a float tensor ``[batch, regions, *size]``; a value is the share of the pixel that belongs to the region.
 From a binary mask, region 0 is the object (``M = 0`` in the paper) and region 1 the background (``M = 1``).
 """
 
@@ -16,18 +16,18 @@ VOID_LABEL = 255
 
 
 def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
-    """Threshold that best separates the two classes of grey levels of each image.
+    """Find the threshold that best separates the grey levels of each image into two classes.
 
-    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979: the bin that maximises the
-    between-class variance, the first where several do. Its upper edge is taken, where scikit-image takes its centre, so
-    that all its pixels lie below the threshold.
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979: the bin is chosen that
+    maximises the between-class variance, the first such bin if there are several. The threshold is its upper edge, so
+    that all its pixels lie below the threshold; scikit-image returns its centre.
 
     Args:
         images: ``[batch, *size]``, any real dtype.
         bins: number of histogram bins between the minimum and the maximum of each image.
 
     Returns:
-        ``[batch]`` thresholds, float64. A constant image gets its own value, so nothing lies above it.
+        ``[batch]`` thresholds, float64. The threshold of a constant image is its value, so no pixel lies above it.
     """
     pixels = images.flatten(1).double()
     low, high = pixels.amin(1, keepdim=True), pixels.amax(1, keepdim=True)
@@ -47,11 +47,11 @@ def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
 
 
 def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_dims: int = 2) -> torch.Tensor:
-    """Binarise target images by thresholding (section 3 of the paper): the object is where the target is above.
+    """Binarise target images (section 3 of the paper): the object is where the target exceeds the threshold.
 
     Args:
         target: ``[batch, *size]`` or ``[batch, channels, *size]``; channels are averaged first.
-        threshold: a number in the target's units, or ``"otsu"`` for one threshold an image.
+        threshold: a number in the target's units, or ``"otsu"`` for one threshold per image.
         spatial_dims: number of dimensions of ``size``.
 
     Returns:
@@ -73,22 +73,22 @@ def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_di
 
 
 def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor:
-    """Read a mask in any of the usual forms.
+    """Convert a mask, in any of the usual forms, to regions.
 
     Args:
         mask: one of
 
             - bool, or float in 0..1, ``[batch, *size]`` or ``[batch, 1, *size]``: the object is 1, the rest background;
-            - bool, or float in 0..1, ``[batch, regions, *size]``: one plane a region;
+            - bool, or float in 0..1, ``[batch, regions, *size]``: one plane per region;
             - integer ``[batch, *size]`` or ``[batch, 1, *size]``: a label map, region r is where the label is r.
               Negative labels and 255 are void.
         spatial_dims: number of dimensions of ``size``.
 
     Returns:
-        ``[batch, regions, *size]``; from a label map, as many planes as the largest label of this batch asks for.
+        ``[batch, regions, *size]``. A label map has planes for the labels from 0 to the largest one in this batch.
 
     Raises:
-        ValueError: the shape or the values fit none of these forms.
+        ValueError: the mask has none of these forms.
     """
     if mask.ndim == spatial_dims + 1:
         mask = mask.unsqueeze(1)
@@ -108,7 +108,7 @@ def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor
     if mask.shape[1] != 1:
         raise ValueError(
             f"mask is an integer label map with {mask.shape[1]} channels (shape {list(mask.shape)}); expected one, or "
-            "one bool plane a region"
+            "one bool plane per region"
         )
     labels = mask[:, 0].long()
     void = (labels < 0) | (labels == VOID_LABEL)
@@ -119,7 +119,7 @@ def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor
 
 
 class RegionMasks:
-    """The regions of one batch, brought to the grid of any feature map.
+    """The regions of one batch, which can be resampled to the grid of any feature map.
 
     Args:
         planes: ``[batch, regions, *size]`` in 0..1.
@@ -130,18 +130,18 @@ class RegionMasks:
         self._weights: dict[tuple[int, ...], torch.Tensor | None] = {}
 
     def weights(self, batch: int, grid: tuple[int, ...]) -> torch.Tensor | None:
-        """Weight of each cell of a feature map in the mean of each region.
+        """Compute the weight of each cell of a feature map in the mean of each region.
 
-        Each plane is brought to the grid by average pooling (section 3 of the paper), which gives the share of each
-        cell that the region covers. A cell is pure where that share is 1.
+        Each plane is resampled to the grid by average pooling (section 3 of the paper). This gives the coverage: the
+        share of each cell that lies in the region. A cell is pure if its coverage is 1.
 
         Args:
-            batch: batch size of the feature map.
-            grid: its spatial size. One number where the regions have two dimensions means tokens: see `token_grid`.
+            batch: the batch size of the feature map.
+            grid: its spatial size. One number, where regions have two dimensions, is a number of tokens (`token_grid`).
 
         Returns:
-            ``[batch, 2, regions, cells]``: first 1 in pure cells and 0 elsewhere, then the coverage. None where the
-            position of the cells in the image is unknown, as after global pooling, flattening or window partitioning.
+            ``[batch, 2, regions, cells]``: first 1 for pure cells and 0 for others, then the coverage. None if the
+            positions of the cells in the image are unknown, as after global pooling, flattening or window partitioning.
         """
         if batch != len(self.planes) or math.prod(grid) == 1:
             return None
@@ -161,9 +161,9 @@ class RegionMasks:
 
 
 def token_grid(tokens: int, size: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """Prefix tokens (class, distillation, up to four registers) and grid of a transformer's token sequence.
+    """Split a transformer's number of tokens into prefix tokens (class, distillation, up to four registers) and a grid.
 
-    The grid has the proportions of the image, ``size``. It is empty where no such grid has this number of tokens.
+    The grid has the proportions of the image, ``size``. It is empty if no such grid has this number of tokens.
     """
     for prefix in range(6):
         height = math.isqrt(max(tokens - prefix, 0) * size[0] // size[1])

@@ -1,4 +1,4 @@
-"""One pass over the calibration data: what criteria measure where the channels are read."""
+"""One pass over the calibration data, which takes the measurements of all criteria."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .regions import RegionMasks
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one pass over the calibration data found.
+    """The result of one pass over the calibration data.
 
     Attributes:
-        values: for each measurement, its values by the layer that reads the channels; means are ``[values, channels]``.
+        values: for each measurement, its values for each layer that reads channels; means are ``[values, channels]``.
         output_layers: layers whose channels are outputs of the network.
     """
 
@@ -37,7 +37,7 @@ class Statistics:
 
 
 class Calibration:
-    """The calibration data of several criteria: one pass measures what all of them need.
+    """Calibration data that several criteria share: one pass takes the measurements of all of them.
 
     Args:
         loader, threshold, masks, forward: as in `SpatialMaskImportance`.
@@ -63,7 +63,7 @@ class Calibration:
         self._state: tuple[Any, ...] | None = None
 
     def batches(self, model: nn.Module) -> Iterator[Batch]:
-        """The batches, as the model takes them, with regions wherever the data says where they are.
+        """The batches, on the model's device and in its dtype, with regions if these are known from the data.
 
         Raises:
             ValueError: see `CalibrationData.batches`.
@@ -71,13 +71,13 @@ class Calibration:
         return self.data.batches(*_placement(model), "if known")
 
     def request(self, measurement: Measurement) -> None:
-        """Have this measured in the next pass, together with what others requested."""
+        """Add a measurement to the next pass."""
         self._requested[measurement] = None
 
     def statistics(self, graph: DependencyGraph) -> Statistics:
-        """Statistics of the graph's network, taken now if it changed since, or if more is requested.
+        """Statistics of the graph's network; a pass is made if the network has changed or measurements are missing.
 
-        The network is left as it was: hooks, training mode, gradients and device, also after an exception.
+        The network is left unchanged: hooks, training mode, gradients and device, also after an exception.
 
         Raises:
             ValueError: see `collect_statistics`.
@@ -93,7 +93,7 @@ class Calibration:
 
 def _state(graph: DependencyGraph) -> tuple[Any, ...]:
     """A value that changes when channels are removed, when parameters are trained or loaded in place, and when the
-    graph knows other layers. It does not change with writes to ``.data``.
+    graph contains other layers. Writing to ``.data`` of a parameter does not change it.
     """
     tensors = (*graph.model.parameters(), *graph.model.buffers())
     versions = [(t.shape, 0 if t.is_inference() else t._version) for t in tensors]
@@ -103,8 +103,8 @@ def _state(graph: DependencyGraph) -> tuple[Any, ...]:
 class _Collector:
     """Forward pre-hooks that measure the inputs of the layers that read channels.
 
-    The inputs, not the outputs, because the paper scores the activated map, and only its reader sees it for ``nn.ReLU``
-    and ``F.relu`` alike, after addition or concatenation.
+    The inputs are measured, not the outputs of the producers, because the paper scores activated maps. The next layer
+    reads the activated map in any case: after ``nn.ReLU`` or ``F.relu``, and after an addition or concatenation.
     """
 
     def __init__(self, layers: Iterable[nn.Module], measurements: Iterable[Measurement]):
@@ -117,7 +117,7 @@ class _Collector:
 
     @contextlib.contextmanager
     def reading(self, regions: RegionMasks | None) -> Iterator[None]:
-        """Measure what the layers read inside, for a batch with these regions."""
+        """A context in which the inputs of the layers are measured, for a batch with these regions."""
         self._batch, self._regions = self._batch + 1, regions
         try:
             with watching_inputs(self._layers, self._read):
@@ -158,7 +158,7 @@ def collect_statistics(
 ) -> Statistics:
     """Run the calibration data through the network once and return its statistics.
 
-    The network is left as it was: hooks, training mode, gradients and device, also after an exception.
+    The network is left unchanged: hooks, training mode, gradients and device, also after an exception.
 
     Args:
         graph: Torch-Pruning's dependency graph of the network.
@@ -167,8 +167,9 @@ def collect_statistics(
         forward: ``(model, inputs)`` -> outputs.
 
     Raises:
-        ValueError: bad calibration data (see `CalibrationData.batches`); fewer than two regions have a pixel; NaN or
-            infinite activations; no layer can be pruned; ``cells="pure"`` where a region has no pure cell.
+        ValueError: the calibration data are not usable (see `CalibrationData.batches`); fewer than two regions have a
+            pixel; activations are NaN or infinite; no layer can be pruned; ``cells="pure"``, and a region has no pure
+            cell.
     """
     model, layers, measurements = graph.model, channel_layers(graph), list(measurements)
     with_regions = any(measurement.needs_regions for measurement in measurements)
@@ -205,13 +206,13 @@ def collect_statistics(
 
 
 def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and floating dtype of a network."""
+    """The device and the floating-point dtype of a network."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     return parameter.device, parameter.dtype
 
 
 def _length(loader: Iterable[Any]) -> int | None:
-    """Number of batches, where the loader says it."""
+    """The number of batches, if the loader has a length."""
     try:
         return len(loader)  # type: ignore[arg-type]
     except TypeError:  # an iterable dataset
