@@ -1,6 +1,6 @@
 """The criteria, one file each, as importances of Torch-Pruning.
 
-Importing this package registers every criterion in it, so that a new one is one new file.
+Importing this package imports and registers every file in it: a new criterion is one new file.
 """
 
 import importlib

@@ -21,9 +21,9 @@ class APoZImportance(CalibratedImportance):
 
     Hu, Peng, Tai, Tang, "Network trimming: a data-driven neuron pruning approach towards efficient deep
     architectures", arXiv:1607.03250, equation 1: ``APoZ_c = sum_k sum_j f(O_c,j(k) = 0) / (N M)`` over N images and M
-    positions. The score is ``1 - APoZ``. Equal shares are ordered by mean activation; where nothing is ever exactly
-    zero (GELU, SiLU, or after a norm) that alone decides. Activations are measured where the next layers read the
-    channel, so after a max pooling fewer zeros are left than the paper counts.
+    positions. The score is ``1 - APoZ``. Filters with equal scores are ordered by mean activation, which alone decides
+    if no activation is exactly zero (GELU, SiLU, or after a norm). Activations are measured where the next layers read
+    the channel; after a max pooling, they have fewer zeros than the paper counts.
 
     Args:
         loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
@@ -45,7 +45,7 @@ class APoZImportance(CalibratedImportance):
         super().__init__(loader, forward=forward, group_reduction=group_reduction, normalizer=normalizer)
 
     def measurements(self) -> list[Measurement]:
-        """Shares of activations that are not zero, and means."""
+        """Shares of activations that are not zero, and mean activations."""
         return [NonzeroShare(), MeanMagnitude()]
 
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:

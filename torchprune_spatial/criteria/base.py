@@ -1,4 +1,4 @@
-"""What all our importances have in common: the protocol of Torch-Pruning, and where their scores come from."""
+"""The base classes of the criteria: with Torch-Pruning's interface, and with calibration data."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class ChannelImportance(tp.importance.Importance):
     network are never pruned; a warning names their layers.
 
     Attributes:
-        name: of the criterion, in configurations of NNI and on the command lines of the recipes.
-        recommended_allocation: how `prune_to` spreads the budget with this criterion unless it is told otherwise.
+        name: the name of the criterion in configurations of NNI and on the command lines of the recipes.
+        recommended_allocation: the default ``allocation`` of `prune_to` with this criterion.
 
     Args:
-        group_reduction: as in Torch-Pruning, how a channel that several layers share gets one value: ``"mean"``,
-            ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
-        normalizer: as in Torch-Pruning, how values are scaled so that those of different layers compare, for global
-            pruning: ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ..., a callable ``[channels] -> [channels]`` or
-            None. The order inside a layer does not depend on it.
+        group_reduction: as in Torch-Pruning, how the values of a channel in several layers become one value:
+            ``"mean"``, ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
+        normalizer: as in Torch-Pruning, how values are scaled for global pruning, so that those of different layers are
+            comparable: ``"mean"``, ``"sum"``, ``"max"``, ``"gaussian"``, ..., a callable ``[channels] -> [channels]``
+            or None. The order inside a layer does not depend on it.
     """
 
     name: ClassVar[str]
@@ -86,7 +86,7 @@ class ChannelImportance(tp.importance.Importance):
         scores = distinct(*scored)
         if not scored[0].any():
             scores[scores.argmax()] = 1  # one filter of a dead layer is kept
-        # Torch-Pruning empties no layer: it would leave the whole group as it is
+        # Torch-Pruning does not prune a group at all if one of its layers would lose all its channels
         best = best_of_parts(group, scores)
         scores[best] = scores.max() + 1e-6 * (scores.abs().max() + scores[best])
         return scores
@@ -97,16 +97,16 @@ class ChannelImportance(tp.importance.Importance):
 
     @abstractmethod
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Scores of the channels, and what breaks their ties: ``[len(group[0].idxs)]`` float64 each.
+        """Scores of the channels, and values that break ties: ``[len(group[0].idxs)]`` float64 each.
 
-        None where there is nothing to judge the channels by; they are then not pruned.
+        None if the channels cannot be scored; they are then not pruned.
         """
 
     without_layers: ClassVar[str] = "no convolution or linear layer reads these channels"
-    """The reason that the warning gives where `score` is None."""
+    """The reason that the warning gives if `score` returns None."""
 
     def normalized(self, values: torch.Tensor) -> torch.Tensor:
-        """Scale values ``[channels]`` by the ``normalizer``; if all are zero, they stay zero."""
+        """Scale values ``[channels]`` by the ``normalizer``; if all are zero, they remain zero."""
         if self.normalizer is None or not values.any():
             return values
         scaled = normalize(values.float(), self.normalizer)
@@ -118,7 +118,7 @@ class ChannelImportance(tp.importance.Importance):
         return scaled.double().nan_to_num(0, 0, 0)  # Torch-Pruning's "gaussian" divides by zero for a single channel
 
     def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
-        """Warn once for each layer, naming the layers that produce the group's channels."""
+        """Warn that the layers which produce the group's channels are not pruned, once for each layer."""
         names = channel_layers(graph_of(group))
         layers = producers_in(group) & (names.keys() if among is None else among)
         if layers <= self._warned:
@@ -132,10 +132,10 @@ class ChannelImportance(tp.importance.Importance):
 
 
 class CalibratedImportance(ChannelImportance):
-    """An importance that judges channels by calibration data, where the next layers read them.
+    """An importance that scores channels by their activations on calibration data, where the next layers read them.
 
-    The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
-    whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
+    The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode. They are taken
+    again if the parameters have changed, so iterative pruning needs no extra line. The network is left unchanged.
 
     To write a criterion, override `measurements` and `score`.
 
@@ -167,18 +167,18 @@ class CalibratedImportance(ChannelImportance):
 
     @abstractmethod
     def measurements(self) -> list[Measurement]:
-        """What has to be measured in the pass over the calibration data."""
+        """The measurements that the criterion needs from the pass over the calibration data."""
 
     def statistics(self, graph: DependencyGraph) -> Statistics:
-        """Statistics of the graph's network, taken now if the network changed since they were last taken."""
+        """Statistics of the graph's network; they are taken again if the network has changed."""
         return self.calibration.statistics(graph)
 
     def output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
-        """The layers that produce outputs of the network, as the pass over the calibration data showed."""
+        """The layers that produce outputs of the network, as found in the pass over the calibration data."""
         return self.statistics(graph).output_layers
 
     def values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
-        """``[values, channels]`` of a group, reduced over the layers that read it; None if none does."""
+        """``[values, channels]`` of a group, reduced over the layers that read it; None if no layer does."""
         self.calibration.request(measurement)
         values = self.statistics(graph_of(group)).values[measurement]
         members = members_that_read(group, values)

@@ -1,4 +1,4 @@
-"""What each input channel of a layer contributes to sampled outputs: all that ThiNet needs."""
+"""The contributions of the input channels of a layer to sampled outputs, for ThiNet."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .grams import Gram
 
 @dataclass(frozen=True)
 class Contributions(Measurement):
-    """How the input channels of a layer add up to its outputs: a Gram matrix.
+    """The Gram matrix of the contributions of a layer's input channels to its outputs.
 
-    A row of ``X`` is one sampled output value (image, position, filter) without its bias, split into what each input
-    channel contributes: ``y = sum_c x_c``, ``x_c = sum_k W[filter, c, k] input[c, position + k]``. The Gram matrix
-    ``X' X`` is all that both forms of ThiNet need of the samples.
+    A row of ``X`` is one sampled output value (image, position, filter) without its bias, split into the contributions
+    of the input channels: ``y = sum_c x_c``, ``x_c = sum_k W[filter, c, k] input[c, position + k]``. Both forms of
+    ThiNet need only the Gram matrix ``X' X`` of the samples.
 
-    A layer that does not mix channels (depthwise convolution, customized layer) gets the energies of its input
-    channels on the diagonal.
+    For a layer that does not mix channels (depthwise convolution, customized layer), the matrix is diagonal and holds
+    the energies of the input channels.
 
     Attributes:
-        locations: samples an image (10 in the authors' code).
+        locations: number of samples per image (10 in the authors' code).
         seed: seeds the sampling.
     """
 
@@ -48,18 +48,18 @@ class Contributions(Measurement):
 
     @staticmethod
     def is_finite(values: Gram) -> bool:
-        """Whether the matrix is."""
+        """Whether the matrix is free of NaN and infinity."""
         return values.is_finite()
 
 
 def contributions(layer: Any, x: torch.Tensor, locations: int, generator: torch.Generator) -> torch.Tensor:
-    """What each input channel contributes to sampled outputs of a convolution or linear layer.
+    """Compute the contributions of the input channels to sampled outputs of a convolution or linear layer.
 
     Args:
         layer: convolution (of one to three dimensions, strided, dilated, grouped, transposed) or linear layer.
-        x: its input, ``[batch, channels, *grid]``; for a linear layer the features come second too.
-        locations: samples an image.
-        generator: chooses filters and positions, uniformly.
+        x: its input, ``[batch, channels, *grid]``; the features of a linear layer are dimension 1 too.
+        locations: number of samples per image.
+        generator: draws filters and positions uniformly.
 
     Returns:
         ``[batch * locations, channels]`` float32; the sum over channels is the output without its bias.
@@ -96,7 +96,7 @@ def _any_cell(grid: list[int], count: int, generator: torch.Generator) -> tuple[
 def _cells_under(
     layer: Any, grid: list[int], count: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input cells under random output positions of a convolution: flat indices and validity, ``[count, kernel]``."""
+    """Input cells that random output positions of a convolution read: indices and validity, ``[count, kernel]``."""
     offsets = torch.tensor(list(itertools.product(*map(range, layer.kernel_size))))  # [kernel, dimensions]
     flat, valid = torch.zeros(count, len(offsets), dtype=torch.long), torch.ones(count, len(offsets), dtype=torch.bool)
     for d, size in enumerate(grid):

@@ -11,9 +11,9 @@ from ..graph.groups import Member
 
 
 def columns_of(member: Member) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The channels of a layer and their positions in the group, one pair of tensors for each time it reads a channel.
+    """The channels of a layer and their positions in the group: pairs of tensors, with each position at most once.
 
-    There are several times where a flattened map is read: each channel of the group is then many features.
+    There are several pairs if the layer reads a flattened map: each channel of the group is then several features.
     """
     seen: dict[int, int] = {}
     times: dict[int, list[tuple[int, int]]] = {}
@@ -33,16 +33,17 @@ def filters_of(layer: Any) -> torch.Tensor:
 def fold_by_least_squares(
     layer: nn.Module, columns: torch.Tensor, gram: torch.Tensor, removed: torch.Tensor, ridge: float
 ) -> None:
-    """Replace channels that will be removed by linear combinations of those that are kept, in the weights of a reader.
+    """Replace channels that will be removed by linear combinations of the kept ones, in the weights of a reader.
 
-    Each kept channel gets, added to its weights, those of the removed channels times the factors of a ridge regression.
+    A ridge regression gives the factors of the combinations. The weights of the removed channels, multiplied by these
+    factors, are added to the weights of the kept channels.
 
     Args:
         layer: a convolution or linear layer that mixes channels; changed in place.
         columns: input channels of the layer, ``[channels]``.
         gram: their Gram matrix, ``[channels, channels]`` float64.
         removed: which of them will be removed, ``[channels]`` bool.
-        ridge: in units of the mean energy of the kept channels.
+        ridge: the penalty of the regression, in units of the mean energy of the kept channels.
     """
     for i, filters in enumerate(filters_of(layer).unbind(0)):
         width = filters.shape[1]
@@ -65,7 +66,7 @@ def fold_factors(layer: nn.Module, columns: torch.Tensor, factors: torch.Tensor)
     Args:
         layer: a convolution or linear layer that mixes channels; changed in place.
         columns: input channels of the layer, ``[channels]``.
-        factors: what their weights are multiplied by, ``[channels]``.
+        factors: the factors of their weights, ``[channels]``.
     """
     for i, filters in enumerate(filters_of(layer).unbind(0)):
         width = filters.shape[1]

@@ -1,4 +1,4 @@
-"""Gram matrices of the channels of a group, as the layers that read them see them."""
+"""Gram matrices of the channels of a group, one for each layer that reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..graph.private_names import graph_of
 
 
 class Gram:
-    """Gram matrix of rows that come in parts. It is multiplied out only when there are more rows than channels."""
+    """The Gram matrix of rows that come in parts. It is computed only when there are more rows than channels."""
 
     def __init__(self, rows: torch.Tensor, matrix: torch.Tensor | float = 0.0):
         self._rows, self._matrix = rows, matrix  # [rows, channels] float32, [channels, channels] float64
@@ -26,30 +26,30 @@ class Gram:
         return Gram(torch.cat([self._rows, other._rows]), self._matrix + other._matrix)
 
     def matrix(self, channels: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """The matrix, of all or of some of the channels: ``[channels, channels]`` float64."""
+        """The matrix of all channels, or of some: ``[channels, channels]`` float64."""
         rows, known = self._rows[:, channels], torch.as_tensor(self._matrix)
         return (rows.mT @ rows).double() + (known[channels][:, channels] if known.ndim else known)
 
     def cpu(self) -> Gram:
-        """The same on the CPU."""
+        """A copy on the CPU."""
         return Gram(self._rows.cpu(), torch.as_tensor(self._matrix).cpu())
 
     def is_finite(self) -> bool:
-        """Whether the matrix is."""
+        """Whether the matrix is free of NaN and infinity."""
         return bool(self._rows.sum().isfinite() and torch.as_tensor(self._matrix).sum().isfinite())
 
 
 def grams_of_readers(
     group: Group, layers: Container[nn.Module], gram_of: Callable[[Member], torch.Tensor]
 ) -> dict[nn.Module, torch.Tensor]:
-    """Gram matrix of a group's channels for each of the layers that read them.
+    """Collect the Gram matrices of a group's channels, one for each layer that reads them.
 
     If any of the layers mixes channels, those that do not are left out.
 
     Args:
         group: the channels.
-        layers: those that may count.
-        gram_of: gives the matrix of a member, ``[channels, channels]``; the matrices of one layer are added.
+        layers: the layers that may be used.
+        gram_of: gives the matrix of a member, ``[channels, channels]``. The matrices of one layer are added.
     """
     members = members_that_read(group, layers)
     grams: dict[nn.Module, torch.Tensor] = {}
@@ -60,20 +60,20 @@ def grams_of_readers(
 
 
 class GramsOfGroups:
-    """The matrices by which groups were scored; folding needs them again before channels are removed."""
+    """Keeps the matrices from which groups were scored, for folding."""
 
     def __init__(self) -> None:
         self._grams: weakref.WeakKeyDictionary[nn.Module, dict[nn.Module, torch.Tensor]] = weakref.WeakKeyDictionary()
 
     def keep(self, group: Group, grams: dict[nn.Module, torch.Tensor]) -> None:
-        """Remember the matrices of `grams_of_readers`."""
+        """Keep the matrices that `grams_of_readers` gave for a group."""
         self._grams[group[0].dep.target.module] = grams
 
     def readers(self, group: Group) -> Iterator[tuple[Member, torch.Tensor]]:
-        """The layers that read the channels, with all the channels that were scored, and their matrices.
+        """Yield the layers that read the group's channels, as members for all channels that were scored, with matrices.
 
         Args:
-            group: some of the channels.
+            group: the group, with some of its channels.
 
         Raises:
             ValueError: the group was not scored.

@@ -1,4 +1,4 @@
-"""Interpolative selection: the channels from which the others are best interpolated, in every region alike."""
+"""Interpolative selection: keep the channels from which the others are best interpolated, with equal region weights."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ from .ranking import places
 from .registry import register_criterion
 
 GOLDEN = (5**0.5 - 1) / 2
-"""The multiples of this number, modulo 1, are spread evenly, however many are taken."""
+"""The first N multiples of this number, modulo 1, are spread evenly over 0..1 for every N."""
 PRODUCTS = 2**21
-"""Products of two channels that are taken in each region of an image, at most. Layers that read more than 181 channels
-are therefore sampled in fewer cells, down to four."""
+"""The largest number of products of two channels per region and image. With the default of 64 samples, layers that read
+more than 181 channels are therefore sampled in fewer cells, but in four at least."""
 
 
 @register_criterion
 class InterpolativeImportance(CalibratedImportance):
-    """Keep the channels from which the others are best interpolated, where every region counts alike.
+    """Keep the channels from which the others are best interpolated; every region has the same weight.
 
-    Chee, Renz, Damle, De Sa, "Model preserving compression for neural networks", NeurIPS 2022: the pivots of a QR
-    decomposition with column pivoting of the activations are the channels to keep, and the others become linear
-    combinations of them in the next layer (`fold`). A score is a channel's place among the pivots, from 1 down to 0.
-    The nearest later methods are OSSCAR (Meng et al., ICML 2024) and GRAIL (PMLR 328, 2026), which fold by ridge
-    regression too, without regions.
+    Chee, Renz, Damle, De Sa, "Model preserving compression for neural networks", NeurIPS 2022: a QR decomposition with
+    column pivoting of the activations selects the channels to keep, the pivots. The others are replaced by linear
+    combinations of them in the next layer (`fold`). The score of a channel is its place among the pivots, from 1 down
+    to 0. The nearest later methods are OSSCAR (Meng et al., ICML 2024) and GRAIL (PMLR 328, 2026), which also fold by
+    ridge regression, but have no regions.
 
-    Where this differs from the paper: every region of the image has the same weight, however small it is; channels that
+    Differences from the paper: every region of the image has the same weight, however small it is; channels that
     several layers share are decomposed together; all layers are decomposed after one pass over the data; the least
     squares have a ridge.
 
-    This is the criterion that we recommend, with the allocation ``"sensitivity"`` of `prune_to`, which is its default
-    there; see the study in the documentation. The statistics are taken at the first call, and again whenever the
-    parameters have changed since. The network is left as it was until `fold` is called. Channels that are outputs of
-    the network are never pruned; a warning names their layers.
+    We recommend this criterion, with the allocation ``"sensitivity"`` of `prune_to`, which is the default there; see
+    the study in the documentation. The statistics are taken at the first call, and again if the parameters have
+    changed. The network is left unchanged until `fold` is called. Channels that are outputs of the network are never
+    pruned; a warning names their layers.
 
     Args:
         loader, threshold, masks: calibration data, and where the objects are; see `SpatialMaskImportance`.
-        samples: number of cells that are sampled in each region of an image; a map with fewer cells is taken whole.
-            Fewer are sampled where a layer reads more than 181 channels, because the cost grows with their square.
-        ridge: of the least squares, in units of the mean energy of the kept channels. It bounds the factors of nearly
-            equal channels.
+        samples: number of cells that are sampled in each region of an image; of smaller maps, all cells are used.
+            Layers that read more than 181 channels are sampled in fewer cells, because the cost grows with the square
+            of the number of channels.
+        ridge: the penalty of the least squares, in units of the mean energy of the kept channels. It bounds the factors
+            of nearly equal channels.
         forward: see `SpatialMaskImportance`.
 
     Raises:
@@ -88,7 +89,7 @@ class InterpolativeImportance(CalibratedImportance):
         super().__init__(loader, threshold, masks=masks, forward=forward)
 
     def measurements(self) -> list[Measurement]:
-        """Gram matrices of each region."""
+        """A Gram matrix for each region."""
         return [self.measurement]
 
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -102,11 +103,11 @@ class InterpolativeImportance(CalibratedImportance):
         return scores, scores
 
     def fold(self, group: Group) -> None:
-        """Make the next layers read the channels that are about to be removed from those that are kept.
+        """Change the weights of the next layers so that they make up for channels that are about to be removed.
 
         The removed channels are replaced by linear combinations of the kept ones, fitted by least squares to the
-        activations of the calibration data, each region of the same weight. The combinations become part of the weights
-        of the layers that read them. Layers that do not mix channels (depthwise convolutions) are left as they are.
+        activations of the calibration data; every region has the same weight. The combinations become part of the
+        weights of the layers that read them. Layers that do not mix channels (depthwise convolutions) are not changed.
         `prune_to` folds by itself. With a pruner of your own, call this before the group is pruned, in the same step
         that scored it.
 
@@ -132,7 +133,7 @@ class InterpolativeImportance(CalibratedImportance):
 
 
 class _RegionGrams:
-    """One Gram matrix a region; later batches may bring more regions."""
+    """One Gram matrix per region; later batches may have more regions."""
 
     def __init__(self, grams: list[Gram]):
         self.grams = grams
@@ -146,8 +147,8 @@ class _RegionGrams:
 class RegionGrams(Measurement):
     """Products of the activations of each pair of channels, summed over sampled cells of each region.
 
-    The values are one `Gram` for each region that is present. The weight of a cell is the share of it that the region
-    covers. Samples follow a low-discrepancy sequence, the same in every pass.
+    The result is one `Gram` for each region that is present. The weight of a cell is the share of it that lies in the
+    region. Samples follow a low-discrepancy sequence, which is the same in every pass.
 
     Attributes:
         samples: see `InterpolativeImportance`.
@@ -157,7 +158,7 @@ class RegionGrams(Measurement):
     needs_regions: ClassVar[bool] = True
 
     def measure(self, reading: Reading) -> _RegionGrams:
-        """Gram matrices of the samples."""
+        """The Gram matrix of the sampled cells, for each region."""
         x = reading.cells
         coverage = cast(torch.Tensor, reading.weights)[:, 1]  # needs_regions
         samples = min(self.samples, max(4, PRODUCTS // x.shape[1] ** 2))
@@ -185,15 +186,15 @@ class RegionGrams(Measurement):
 
 
 def _weighted_gram(x: torch.Tensor, weights: torch.Tensor) -> Gram:
-    """Gram matrix of ``[images, channels, cells]`` with the weights ``[images, cells]``."""
+    """The Gram matrix of activations ``[images, channels, cells]`` with weights ``[images, cells]``."""
     return Gram((x * weights.unsqueeze(1).sqrt()).movedim(1, 2).flatten(0, 1))
 
 
 def pivots(gram: torch.Tensor) -> torch.Tensor:
-    """The order of the columns in QR with column pivoting, from their Gram matrix: ``[channels]``.
+    """The order of the columns in a QR decomposition with column pivoting, from their Gram matrix: ``[channels]``.
 
-    Each pivot is the column with the largest part that the pivots before it do not explain. Columns that are fully
-    explained come last, by energy.
+    Each pivot is the column whose residual, after projection on the pivots before it, is largest. Columns without a
+    residual come last, by energy.
     """
     left, energy = gram.diag().clone(), gram.diag()
     rows, order = torch.zeros_like(gram), list[int]()
@@ -211,10 +212,10 @@ def pivots(gram: torch.Tensor) -> torch.Tensor:
 
 
 def balanced_gram(regions: tuple[Gram, ...], member: Member, channels: int) -> torch.Tensor:
-    """Gram matrix of a group's channels, ``[channels, channels]``: the sum over the regions, each over its energy.
+    """Gram matrix of a group's channels, ``[channels, channels]``: the sum over the regions, each over its trace.
 
     Args:
-        regions: the matrices of the channels that a layer reads.
+        regions: the matrices of all channels that a layer reads, one per region.
         member: the layer.
         channels: number of channels of the group.
     """

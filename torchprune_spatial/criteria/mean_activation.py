@@ -19,8 +19,9 @@ from .registry import register_criterion
 class MeanActivationImportance(CalibratedImportance):
     """Keep the filters with the highest mean activation (the spatial-mask paper's "Mean-mean", Table 1).
 
-    ``s_ij = 1/N sum_k mean(Y_i[:, :, j])`` over N calibration images. Here the mean is of ``|activation|``, the same
-    after ReLU, and is taken where the next layers read the channel: after activation, norm, pooling and addition.
+    ``s_ij = 1/N sum_k mean(Y_i[:, :, j])`` over N calibration images. Here the mean is that of ``|activation|``, which
+    is the same after ReLU. It is taken where the next layers read the channel: after activation, norm, pooling and
+    addition.
 
     Args:
         loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
@@ -46,6 +47,6 @@ class MeanActivationImportance(CalibratedImportance):
         return [MeanMagnitude()]
 
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The means; they are all different but for dead filters."""
+        """The means. Only dead filters have equal ones."""
         values = self.values(group, MeanMagnitude())
         return None if values is None else (self.normalized(values[0]), values[0])

@@ -10,17 +10,17 @@ import torch_pruning as tp
 from .base import ChannelImportance
 
 CRITERIA: dict[str, type[ChannelImportance]] = {}
-"""The criteria by their names."""
+"""The registered criteria, by name."""
 
 Criterion = TypeVar("Criterion", bound=ChannelImportance)
 Follower = Callable[[str], None]
-"""Is told the name of a criterion."""
+"""A function that is called with the name of a criterion."""
 
 _followers: list[tuple[Follower, Follower]] = []
 
 
 def register_criterion(criterion: type[Criterion]) -> type[Criterion]:
-    """Make a criterion known by its `name`; a class decorator.
+    """Register a criterion under its `name`; a class decorator.
 
     The class also becomes an attribute of ``tp.importance``.
 
@@ -55,7 +55,7 @@ def register_criterion(criterion: type[Criterion]) -> type[Criterion]:
 
 
 def unregister_criterion(name: str) -> None:
-    """Take a criterion out of the registry and of ``tp.importance``.
+    """Remove a criterion from the registry and from ``tp.importance``.
 
     Raises:
         ValueError: no criterion has this name.
@@ -70,12 +70,12 @@ def unregister_criterion(name: str) -> None:
 
 
 def follow_criteria(added: Follower, removed: Follower) -> None:
-    """Keep another registry in step: with the criteria that are there, and with those that come and go.
+    """Keep another registry up to date with this one.
 
     Args:
-        added: called with the name of each criterion, now or when it is registered. If it raises, the criterion is not
-            registered.
-        removed: called with the name of each criterion that is unregistered. It may be one that was not added.
+        added: called with the name of each criterion: now for those that are registered, later for each new one. If it
+            raises an exception, the new criterion is not registered.
+        removed: called with the name of each criterion that is unregistered, even if ``added`` failed for it.
     """
     for name in CRITERIA:
         added(name)

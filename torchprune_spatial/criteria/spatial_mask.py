@@ -27,48 +27,48 @@ from .registry import register_criterion
 class SpatialMaskImportance(CalibratedImportance):
     """Rank each filter separately inside the object and in the background, and keep the best of both.
 
-    Scherrer, Quiniou, Selmaoui-Folcher, "Élagage de filtres par masques spatiaux", EGC, section 3 and Algorithm 1. For
-    networks that generate images, where filters ranked by their overall activation lose small objects.
+    Scherrer, Quiniou, Selmaoui-Folcher, "Élagage de filtres par masques spatiaux", EGC, section 3 and Algorithm 1. It
+    is meant for networks that generate images, which lose small objects if filters are ranked by overall activation.
 
-    A channel ranks by the larger of its ranks among the channels of its group, one rank a region, by mean activation
-    in that region (see `union_scores`), so that what a pruner keeps is a union of top sets. Where this differs from
-    the paper:
+    In each region, the channels of a group are ranked by their mean activation there. The score of a channel is its
+    best rank (see `union_scores`), so that a pruner keeps a union of top sets. Differences from the paper:
 
-    - activations are measured where they are read, at the input of the next layers, so that a channel is scored as
-      the network uses it: activated, pooled or upsampled, and after a residual addition as the sum;
-    - means are of ``|activation|``, the same thing after ReLU;
+    - activations are measured at the input of the next layers, so that a channel is scored as the network uses it:
+      after activation, pooling or upsampling, and after a residual addition as the sum;
+    - means are those of ``|activation|``, which is the same after ReLU;
     - channels that several layers read are scored once, after ``group_reduction`` of the region means;
-    - means pool the cells of all the calibration images, and a region without any pure cell on a coarse grid is
-      weighted by coverage, because the literal rule is undefined there (see ``cells``);
-    - any number of regions, instead of two. Where a layer reads no map of positions (after global pooling or
-      flattening), all the regions see the same mean;
-    - the number of channels kept is the pruner's; for the paper's, see `pruning_ratio_dict`.
+    - means are taken over the cells of all calibration images together, and if a region has no pure cell on a coarse
+      grid, cells are weighted by coverage, because the paper's rule is undefined there (see ``cells``);
+    - there may be more than two regions. If a layer reads no map of positions (after global pooling or flattening), all
+      regions have the same mean;
+    - the pruner decides how many channels are kept; for the paper's numbers, see `pruning_ratio_dict`.
 
-    It is the paper's criterion. What we recommend is `InterpolativeImportance`; see the study in the documentation.
+    This is the paper's criterion. We recommend `InterpolativeImportance`; see the study in the documentation.
 
-    The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode, and again
-    whenever the parameters have changed since: iterative pruning needs no extra line. The network is left as it was.
+    The statistics are taken at the first call, in one pass over ``loader`` with the model in eval mode. They are taken
+    again if the parameters have changed, so iterative pruning needs no extra line. The network is left unchanged.
     Channels that are outputs of the network are never pruned; a warning names their layers.
 
     Args:
-        loader: calibration batches ``(input, target)`` or ``(input, target, mask)``; some hundred images do (the
-            paper: 200 validation images). Must be iterable again and again, as a ``DataLoader`` or a list. Tensors are
-            moved to the model's device and floating inputs to its dtype; target and mask may be of another size than
-            the input (super-resolution). Or a `Calibration` that several criteria share.
-        threshold: what makes a target pixel part of the object when there is no mask: a number in the target's units,
-            or ``"otsu"`` for one threshold an image. The object is above it.
-        masks: callable ``(input, target) -> mask``, such as a segmentation model; takes the place of the threshold and
-            of the loader's masks, and lets the loader yield inputs alone. `regions_from_mask` lists the forms of a
-            mask: binary, one plane a region, or a label map.
+        loader: calibration batches ``(input, target)`` or ``(input, target, mask)``; a few hundred images are enough
+            (the paper uses 200 validation images). It must be iterable more than once, like a ``DataLoader`` or a list.
+            Tensors are moved to the model's device, and floating-point inputs to its dtype. Target and mask may have
+            another size than the input (super-resolution). Or a `Calibration` that several criteria share.
+        threshold: without a mask, target pixels above this threshold are the object: a number in the target's units, or
+            ``"otsu"`` for one threshold per image.
+        masks: callable ``(input, target) -> mask``, such as a segmentation model, used instead of the threshold and of
+            the loader's masks; the loader may then yield inputs alone. `regions_from_mask` lists the forms of a mask:
+            binary, one plane per region, or a label map.
         cells: which cells of a downsampled mask count: ``"auto"`` (pure cells, or coverage where a region has none),
             ``"pure"`` (the paper's literal rule; raises where it is undefined) or ``"coverage"``.
-        group_reduction: as in Torch-Pruning, how a channel that several layers read gets one value: ``"mean"``,
-            ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
-        normalizer: how scores of different layers compare, for global pruning (the paper's "globalwise" configuration,
-            section 6, which it does not specify). The region means of a layer are scaled by it, each region by itself,
-            and each channel has its best. ``"max"``, the default, leaves no layer empty; any other of Torch-Pruning's,
-            or a callable ``[channels] -> [channels]``. With None a score is a rank in 0..1, so that global pruning
-            removes one common fraction of every layer. The order inside a layer is always Algorithm 1's.
+        group_reduction: as in Torch-Pruning, how the values of a channel in several layers become one value:
+            ``"mean"``, ``"sum"``, ``"max"``, ``"prod"``, ``"first"`` or ``"gate"`` (the last).
+        normalizer: makes the scores of different layers comparable for global pruning (the paper's "globalwise"
+            configuration, section 6, which it does not specify). It scales the region means of a layer, each region
+            separately; the largest of a channel's scaled means counts. ``"max"``, the default, leaves no layer empty;
+            other names of Torch-Pruning and callables ``[channels] -> [channels]`` work too. With None, a score is a
+            rank in 0..1, so that global pruning removes the same fraction of every layer. The order inside a layer is
+            always that of Algorithm 1.
         forward: callable ``(model, input) -> output`` for models that are not called as ``model(input)``. By default a
             dict is passed as keywords and a tuple or list as positional arguments, as Torch-Pruning does.
 
@@ -115,24 +115,24 @@ class SpatialMaskImportance(CalibratedImportance):
         ignored_layers: list[nn.Module] | None = None,
         **options: Any,
     ) -> dict[nn.Module, float]:
-        """The paper's selection: ratios with which a pruner keeps the union of the two top sets of each layer.
+        """The paper's selection: ratios with which a pruner keeps the union of the top sets of each layer.
 
-        Algorithm 1 fixes the size of the top sets, not of their union, which differs from layer to layer: between
-        ``fract`` and twice ``fract`` for two regions.
+        Algorithm 1 fixes the size of the top sets. The size of their union differs from layer to layer: with two
+        regions, it is between ``fract`` and twice ``fract`` of the filters.
 
         Args:
             model: the network, not pruned yet.
             example_inputs: as for the pruner.
             keep_fraction: the paper's ``fract``, in 0..1; the top sets hold `top_count` filters, at least one.
             ignored_layers: as for the pruner.
-            options: other arguments of ``tp.pruner.BasePruner`` that shape the groups, such as ``num_heads``,
+            options: other arguments of ``tp.pruner.BasePruner`` that affect the groups, such as ``num_heads``,
                 ``unwrapped_parameters`` or ``customized_pruners``.
 
         Returns:
-            Ratio by layer, for the pruner's ``pruning_ratio_dict``. A layer whose filters share a group with those of
-            another by concatenation keeps at least its best filter (Torch-Pruning cannot empty it). Where all channel
-            groups must lose the same channels (grouped convolutions, attention heads), Torch-Pruning averages their
-            scores, and the size of the union is rounded up to a multiple of their number.
+            The ratio of each layer, for the pruner's ``pruning_ratio_dict``. If concatenation puts the filters of
+            several layers into one group, each of the layers keeps at least its best filter (Torch-Pruning cannot empty
+            a layer). If channel groups must lose the same channels (grouped convolutions, attention heads),
+            Torch-Pruning averages their scores, and the size of the union is rounded up to a multiple of their number.
 
         Example:
             >>> ratios = importance.pruning_ratio_dict(model, example_inputs, keep_fraction=0.3)
@@ -166,7 +166,7 @@ class SpatialMaskImportance(CalibratedImportance):
         return ratios
 
     def measurements(self) -> list[Measurement]:
-        """Means of each region."""
+        """The mean activation in each region."""
         return [self.measurement]
 
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -1,4 +1,4 @@
-"""ThiNet: the channels from which the next layer is best reconstructed."""
+"""ThiNet: keep the channels from which the outputs of the next layer are best reconstructed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FORMS = ("tpami", "iccv")
 
 
 def iccv_order(gram: torch.Tensor) -> torch.Tensor:
-    """Channels in the order of removal that keeps the removed ones' sum smallest: ``[channels]``, first removed first.
+    """Channels in the order of greedy removal: ``[channels]``, first removed first.
 
-    ThiNet (ICCV 2017), algorithm 1: grow the set T of removed channels by the one that minimises
+    ThiNet (ICCV 2017), algorithm 1: add to the set T of removed channels the one that minimises
     ``|| sum_{j in T} x_j ||^2``.
     """
     energy, cross = gram.diag().clone(), torch.zeros(len(gram), dtype=gram.dtype)
@@ -43,8 +43,8 @@ def iccv_order(gram: torch.Tensor) -> torch.Tensor:
 def tpami_order(gram: torch.Tensor) -> torch.Tensor:
     """Channels in the order of selection by orthogonal matching pursuit: ``[channels]``, first selected first.
 
-    The authors' code of the TPAMI version: select the channel that best explains what the selected ones, with weights
-    fitted anew at each step, leave of ``y = sum_j x_j``.
+    As in the authors' code of the TPAMI version, each step selects the channel that best explains the residual of
+    ``y = sum_j x_j``, and then fits the weights of all selected channels again.
     """
     energy, residual = gram.diag(), gram.sum(1)  # residual[j] = x_j' (y - X_S w)
     basis = torch.zeros_like(gram)  # rows: x_j' q of the orthonormal directions of the selected channels
@@ -55,20 +55,20 @@ def tpami_order(gram: torch.Tensor) -> torch.Tensor:
         chosen = int(gain.argmax())
         order.append(chosen)
         direction = gram[chosen] - basis[:step, chosen] @ basis[:step]
-        if direction[chosen] > 1e-6 * energy[chosen]:  # else it adds nothing that was not selected before
+        if direction[chosen] > 1e-6 * energy[chosen]:  # else it is a linear combination of the selected channels
             basis[step] = direction / direction[chosen].sqrt()
             residual = residual - basis[step] * (residual[chosen] / direction[chosen].sqrt())
     return torch.tensor(order)
 
 
 def rescaling(gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Factors of the kept channels that best reconstruct the sum of all: least squares, ``[len(kept)]``."""
+    """Least-squares factors with which the kept channels best reconstruct the sum of all channels, ``[len(kept)]``."""
     normal, target = gram[kept][:, kept], gram[kept].sum(1)
     return torch.linalg.lstsq(normal, target.unsqueeze(1), driver="gelsd").solution.squeeze(1)
 
 
 def gram_of_group(gram: torch.Tensor, member: Member, channels: int) -> torch.Tensor:
-    """Gram matrix of a group's channels, ``[channels, channels]``, from a layer's; those that fall together add."""
+    """Gram matrix of a group's channels, ``[channels, channels]``: sums over the layer's channels at each position."""
     gram = gram[member.channels][:, member.channels]
     rows = gram.new_zeros(channels, len(gram)).index_add_(0, member.positions, gram)
     return gram.new_zeros(channels, channels).index_add_(1, member.positions, rows)
@@ -86,17 +86,18 @@ class ThiNetImportance(CalibratedImportance):
     - ``form="tpami"`` selects, one after the other, the channel that best explains the rest, and fits the weights of
       all the selected ones anew (orthogonal matching pursuit, as in the authors' code).
 
-    Both orders are nested, so a score is a channel's place in it, from 0 to 1; global pruning removes one common
-    fraction of every layer. Where we differ: the next layers are those that read the channels, whatever lies between,
-    and where several do, their errors are added, each relative to the energy of its contributions; the network is
-    scored once, instead of layer by layer with retraining in between. Layers that do not mix channels (depthwise
-    convolutions) count only where no other reads the channels, and then keep the channels of highest energy.
+    Both give one order for all numbers of kept channels. The score is a channel's place in it, from 0 to 1, so that
+    global pruning removes the same fraction of every layer. Differences from the papers: the next layers are those that
+    read the channels, whatever operations lie between, and if there are several, their errors are added, each relative
+    to the energy of its contributions; the network is scored once, instead of layer by layer with retraining in
+    between. Layers that do not mix channels (depthwise convolutions) are used only if no other layer reads the
+    channels; the channels of highest energy are then kept.
 
     Args:
         loader: calibration batches whose first item is the input, or inputs alone, or a `Calibration` that several
             criteria share.
         form: ``"tpami"`` (the version that the spatial-mask paper cites) or ``"iccv"``.
-        locations: sampled outputs an image and layer (10 in the authors' code).
+        locations: number of sampled outputs per image and layer (10 in the authors' code).
         seed: seeds the sampling.
         forward: see `SpatialMaskImportance`.
     """
@@ -115,14 +116,14 @@ class ThiNetImportance(CalibratedImportance):
         if form not in FORMS:
             raise ValueError(f"form is {form!r}; expected one of {', '.join(map(repr, FORMS))}")
         if not isinstance(locations, int) or locations < 1:
-            raise ValueError(f"locations is {locations!r}; expected the number of samples an image, at least 1")
+            raise ValueError(f"locations is {locations!r}; expected the number of samples per image, at least 1")
         self.form = form
         self.measurement = Contributions(locations, seed)
         self._grams = GramsOfGroups()
         super().__init__(loader, forward=forward)
 
     def measurements(self) -> list[Measurement]:
-        """Gram matrices of contributions."""
+        """The Gram matrices of the contributions."""
         return [self.measurement]
 
     def score(self, group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -139,12 +140,12 @@ class ThiNetImportance(CalibratedImportance):
         return scores, scores
 
     def fold(self, group: Group) -> None:
-        """Multiply the weights of the next layers by the factors that best make up for channels about to be removed.
+        """Rescale the weights of the next layers so that they make up for channels that are about to be removed.
 
-        The last step of both versions of ThiNet: kept channels get the least-squares factors of ``y = sum_j w_j x_j``,
-        which become part of the weights of each layer that reads them. Layers that do not mix channels are left as
-        they are. `prune_to` folds by itself. With a pruner of your own, call this before the group is pruned, in the
-        same step that scored it.
+        This is the last step of both versions of ThiNet: least squares give one factor ``w_j`` per kept channel in
+        ``y = sum_j w_j x_j``, and the weights of each layer that reads the channel are multiplied by it. Layers that do
+        not mix channels are not changed. `prune_to` folds by itself. With a pruner of your own, call this before the
+        group is pruned, in the same step that scored it.
 
         Args:
             group: channels to be removed, as the pruner yields them.

@@ -21,13 +21,13 @@ class WeightSumImportance(ChannelImportance):
     """Keep the filters with the largest sum of absolute weights.
 
     Li, Kadav, Durdanovic, Samet, Graf, "Pruning filters for efficient convnets", ICLR 2017, section 3.1:
-    ``s_j = sum |F_j|``. Only the filter itself counts: neither its bias nor its norm, nor the layers after it, which
-    ``tp.importance.GroupMagnitudeImportance`` includes. Where filters of several layers must be removed together
-    (residual additions, depthwise convolutions), ``group_reduction`` makes one score of theirs; the paper takes that
-    of the shortcut for residual blocks.
+    ``s_j = sum |F_j|``. Only the weights of the filter count, not its bias, its norm or the layers after it, which
+    ``tp.importance.GroupMagnitudeImportance`` includes. If filters of several layers must be removed together (residual
+    additions, depthwise convolutions), ``group_reduction`` combines their scores; for residual blocks, the paper uses
+    the score of the shortcut.
 
-    Needs no data. The outputs of the network are those that Torch-Pruning's graph shows; a feature map that is
-    returned and also used inside is not seen.
+    It needs no data. The outputs of the network are found in Torch-Pruning's graph; a feature map that is both returned
+    and used inside the network is not recognized as an output.
 
     Args:
         group_reduction, normalizer: see `ChannelImportance`.
