@@ -1,1 +1,1 @@
-"""What both packages stand on: checks of arguments, calls and copies of networks, shapes, undoing, figures."""
+"""Helpers of both packages: checks of arguments, calls and copies of networks, shapes, undoing changes, figures."""

@@ -21,11 +21,11 @@ def whole_number(
     """Check that an argument is a whole number, and return it as an ``int``.
 
     Args:
-        value: the argument. Integers of NumPy count as whole numbers, True and False do not.
-        name: what the message calls the argument.
+        value: the argument. NumPy's integers count as whole numbers, True and False do not.
+        name: the name of the argument in the message.
         least: the smallest number that is allowed.
         most: the largest number that is allowed; None for no limit.
-        unit: what is counted, for the message, such as ``"px"``.
+        unit: the unit in the message, such as ``"px"``.
         whole_floats: accept ``160.0`` too; tuners give whole numbers in this form.
         example: a usable argument, for the message, such as ``"size=160"``.
 
@@ -68,14 +68,14 @@ def real_number(
 
     Args:
         value: the argument. True and False do not count as numbers.
-        name: what the message calls the argument.
+        name: the name of the argument in the message.
         above: the number must be larger than this; None for no such limit.
         least: the smallest number that is allowed; None for no such limit.
         most: the largest number that is allowed; None for no limit.
         example: a usable argument, for the message, such as ``"compression=4"``.
 
     Returns:
-        The number; ``int`` and ``float`` as they are, others (of NumPy) as ``float``.
+        The number; an ``int`` or ``float`` unchanged, other numbers (NumPy's) as ``float``.
 
     Raises:
         TypeError: it is not a number.

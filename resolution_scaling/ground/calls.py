@@ -1,4 +1,4 @@
-"""Calling a network with example inputs, and finding the tensors in what it takes and gives."""
+"""Calling a network with example inputs, and finding the tensors in its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Forward = Callable[[nn.Module, Any], Any]
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model: a mapping as keywords, a tuple or list as positional arguments, anything else as the one input."""
+    """Call a model: a mapping is passed as keywords, a tuple or list as positional arguments, else as one input."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)):

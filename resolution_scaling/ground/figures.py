@@ -1,4 +1,4 @@
-"""Figures of matplotlib without ``pyplot``; matplotlib is imported when the first figure is made."""
+"""Figures with matplotlib, without ``pyplot``. Matplotlib is imported when the first figure is made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    """Write a figure to ``path``, if given; the ending specifies the format. Returns the figure."""
+    """Write a figure to ``path`` unless it is None, in the format of the file's ending, and return the figure."""
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

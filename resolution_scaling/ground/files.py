@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or the next run, finds the old file or the new one and never a part."""
+"""Writing files atomically: a reader, or the next run, finds the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside a file to write to; it takes the file's place by one rename at the end.
+    """Yield a temporary path to write to; at the end, one rename replaces the file by what was written.
 
-    After an exception the file is as it was, and nothing lies beside it.
+    After an exception, the file is unchanged, and the temporary file is deleted.
 
     Args:
-        path: the file, in a folder that exists. The path that is given ends in ``.partial``: writers that choose a
-            format by the ending must be given the format.
+        path: the file, in an existing folder. The temporary path ends in ``.partial``, so a writer that would choose
+            the format by the ending must be told the format.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, because they need a library that may be missing."""
+"""Names of a package that are imported on first use, because they need a library that may be missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def lazy_names(package: str, homes: Mapping[str, str], needs: str) -> Callable[[
     Args:
         package: the ``__name__`` of the module.
         homes: the module that defines each name, relative to the package, such as ``".steps.step"``.
-        needs: what the names need, for the message of the ImportError.
+        needs: the library that the names need, for the message of the ImportError.
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Copies of a network without its weights: calling them computes shapes and does no arithmetic."""
+"""Copies of a network without its weights. Calling such a copy computes shapes only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) 
     """Copy a network, and objects that refer to it, with tensors that have shapes but no data.
 
     Args:
-        model: the network; it is not changed. The copy has its shapes, strides, dtypes, ``requires_grad`` and shared
-            tensors. Buffers of integers keep their data too: they are indices, not weights.
+        model: the network; it is not changed. The copy has the same shapes, strides, dtypes, ``requires_grad`` and
+            shared tensors. Integer buffers keep their data, because they are indices, not weights.
         others: example inputs, or options that hold modules and parameters of the network, nested in any way. Their
             copies refer to the copied network.
-        dtype: the dtype of floating-point tensors in the copies; None keeps that of each.
+        dtype: the dtype of floating-point tensors in the copies; None keeps the dtype of each tensor.
 
     Returns:
         ``(model, *others)``, copied.
@@ -43,7 +43,7 @@ def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) 
 def fake_copy(
     mode: FakeTensorMode, model: nn.Module, *others: Any, dtype: torch.dtype | None = None
 ) -> tuple[Any, ...]:
-    """Copy as `meta_copy` does, with fake tensors: they have no data either, but report the model's own device."""
+    """Copy like `meta_copy`, but with fake tensors, which have no data either but report the model's own device."""
     devices = [tensor.device for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
     home = devices[0] if devices else torch.device("cpu")
 
@@ -78,7 +78,7 @@ def _has_weights(value: Any) -> bool:
 
 
 def call_on_meta(model: nn.Module, inputs: Any, forward: Forward = call_model) -> Any:
-    """Call a `meta_copy`. Tensors that its forward creates or takes from elsewhere are moved to the meta device too.
+    """Call a `meta_copy`. Tensors that its forward creates, or that are not in the model, are moved to the meta device.
 
     Raises:
         ValueError: the call fails, for example because the network looks at the values of tensors.
@@ -94,9 +94,9 @@ def call_on_meta(model: nn.Module, inputs: Any, forward: Forward = call_model) -
 
 
 class on_meta(TorchFunctionMode):
-    """A context in which new tensors are on the meta device, and all tensors of a call move there if one of them is.
+    """A context for the meta device: new tensors are on it, and a call with a tensor on it moves its others there.
 
-    A forward may create indices, or use constants that no module holds: these would otherwise stay on another device.
+    A forward may create indices, or use constants that no module holds. These would otherwise be on another device.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The device of a network, and evaluation mode for a while."""
+"""The device of a network, and a context in which it is in evaluation mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode inside; afterwards each module has the mode that it had."""
+    """A context in which a network is in evaluation mode; afterwards, each module has its previous mode."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

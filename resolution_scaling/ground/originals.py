@@ -1,4 +1,4 @@
-"""Undoing a change of a network: what the change replaced is kept, and put back after an error or on demand."""
+"""Undoing a change of a network: replaced objects are kept, and put back after an error or on demand."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ import torch
 import torch.nn as nn
 
 SLOTS = ("_parameters", "_buffers", "_modules")
-"""The dicts in which a module holds what is registered on it. All else is in its ``__dict__``, here the slot ``""``."""
+"""The dicts that hold a module's parameters, buffers and submodules. Its other attributes, in ``__dict__``, are
+the slot ``""``."""
 
 Contents = dict[tuple[str, str], Any]
 """The objects that one module holds, by slot and name."""
 
 
 class Absent:
-    """Stands for an attribute that was not there. Copies and pickles of a class are the class itself."""
+    """Marks an attribute that did not exist. It is a class, because copies and pickles of a class are the class."""
 
 
 @dataclass
 class Originals:
-    """The objects that a change replaced in a model, and copies of the parameters that it put in their place.
+    """The objects that a change replaced in a model, and copies of the parameters that replaced them.
 
-    It refers to modules of the model by path, so the model itself can hold it: `copy.deepcopy` and pickling copy it
-    with the model, and `state_dict`, whose keys stay those of the model's library, does not contain it.
+    Modules are referred to by their path in the model, so the model itself can hold this object: `copy.deepcopy` and
+    pickling copy it with the model. It is not in the `state_dict`, whose keys remain those of the model's library.
     """
 
     replaced: list[tuple[str, str, str, Any]] = field(default_factory=list)
-    """Path of the module, slot, name, and what was there."""
+    """Path of the module, slot, name, and the replaced object."""
     made: dict[str, torch.Tensor] = field(default_factory=dict)
     """Copies of the parameters that the change created, by name in the model."""
 
     def untouched(self, model: nn.Module) -> bool:
-        """Whether the parameters that the change created have the same values still: not trained, nor loaded, since."""
+        """Whether the parameters that the change created have the same values still: not trained, not loaded."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         return all(name in parameters and _equal(copy, parameters[name]) for name, copy in self.made.items())
 
     def put_back(self, model: nn.Module) -> None:
         """Undo the change.
 
-        If the model was moved, cast, frozen or set to another mode since, so is everything that is put back.
+        If the model has since been moved, cast, frozen or set to another mode, so are the restored objects.
         """
         for path, slot, name, original in self.replaced:
             module = model.get_submodule(path)
@@ -51,11 +52,11 @@ class Originals:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[Callable[[], Originals]]:
-    """Record the changes that are made to a model inside; after an exception the model is as it was.
+    """A context that records changes of a model, and undoes them after an exception.
 
     Yields:
-        A function that gives the `Originals` of everything that was replaced so far. Only replaced objects are seen: a
-        change must assign new tensors, and not write into existing ones.
+        A function that returns the `Originals` of everything that has been replaced so far. Only replaced objects are
+        found: a change must assign new tensors, and must not write into existing ones.
     """
     before = {path: (module, _contents(module)) for path, module in model.named_modules()}
 
@@ -110,7 +111,7 @@ def _equal(copy: torch.Tensor, parameter: torch.Tensor) -> bool:
 
 
 def _as_now(original: Any, now: Any) -> Any:
-    """The original, with the device, dtype, mode and ``requires_grad`` of what is there now, uncopied if possible."""
+    """The original with the device, dtype, mode and ``requires_grad`` of the present object; a copy only if needed."""
     if isinstance(original, nn.Module) and isinstance(now, nn.Module):
         original.train(now.training)
         counterparts = {path: _contents(module) for path, module in now.named_modules()}

@@ -1,4 +1,4 @@
-"""Progress bars of long work."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _shown: ContextVar[bool] = ContextVar("progress bars are shown", default=True)
 
 
 def progress(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-    """Iterate with a bar on stderr.
+    """Iterate with a progress bar on stderr.
 
-    There is none where stderr is not a terminal, under `showing_progress` of False, or with ``TQDM_DISABLE=1`` in the
-    environment.
+    No bar is shown if stderr is not a terminal, inside ``showing_progress(False)``, or if the environment has
+    ``TQDM_DISABLE=1``.
 
     Args:
-        items: what to iterate over.
-        description: what is done, in front of the bar.
-        total: the number of items, where ``len(items)`` does not give it.
+        items: the items to iterate over.
+        description: the text in front of the bar.
+        total: the number of items, if ``len(items)`` does not work.
     """
     return iter(tqdm(items, description, total, leave=False, disable=None if _shown.get() else True))
 
 
 @contextmanager
 def showing_progress(shown: bool) -> Iterator[None]:
-    """Inside, whether `progress` shows bars. An outer False holds."""
+    """A context that sets whether `progress` shows bars. Inside a context with False, it remains False."""
     token = _shown.set(_shown.get() and shown)
     try:
         yield

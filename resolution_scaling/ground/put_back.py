@@ -1,4 +1,4 @@
-"""Contexts in which a network may be changed: afterwards, also after an exception, it is as it was.
+"""Contexts in which a network may be changed. Afterwards, even after an exception, the network is restored.
 
 `models.evaluating` does this for training modes, and `originals.recording` for changes that are kept unless they fail.
 """
@@ -14,10 +14,10 @@ import torch.nn as nn
 
 @contextmanager
 def restoring_attributes(model: nn.Module) -> Iterator[None]:
-    """Afterwards each module has the parameters, buffers and attributes that it had: the same objects.
+    """Restore the parameters, buffers and attributes of each module afterwards: the same objects.
 
-    For changes that put new tensors or numbers in a module's place for them, as pruning does. The values of tensors
-    that are written to in place are not restored (`restoring_values`), nor are submodules that are replaced.
+    This undoes changes that assign new tensors or numbers, as pruning does. Values that are written into existing
+    tensors are not restored (see `restoring_values`), nor are replaced submodules.
     """
     parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
     before = [dict(part) for part in parts]
@@ -31,7 +31,7 @@ def restoring_attributes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restoring_values(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Afterwards each tensor has the values that it had. A copy of them is kept meanwhile.
+    """Restore the values of tensors afterwards, from copies.
 
     Args:
         tensors: such as ``model.parameters()`` and ``model.buffers()``.
@@ -48,9 +48,9 @@ def restoring_values(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
 
 @contextmanager
 def restoring_hooks(model: nn.Module) -> Iterator[None]:
-    """Afterwards the modules have no forward hooks but those that they had and still have.
+    """Remove afterwards the forward hooks that were added to the modules meanwhile.
 
-    For callees that leave their hooks behind when a forward pass fails.
+    This is for callees that do not remove their hooks when a forward pass fails.
     """
     before = {module: set(module._forward_hooks) for module in model.modules()}
     try:
@@ -63,7 +63,7 @@ def restoring_hooks(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def requiring_gradients(parameters: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Inside, frozen floating-point parameters require gradients too; afterwards they are frozen again."""
+    """A context in which frozen floating-point parameters require gradients too; afterwards they are frozen again."""
     frozen = [p for p in parameters if not p.requires_grad and p.is_floating_point()]
     try:
         for parameter in frozen:

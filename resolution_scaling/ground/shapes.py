@@ -1,4 +1,4 @@
-"""Shapes of a network's maps at a given image size, computed on a copy without weights, and the image that it reads."""
+"""The shapes of a network's feature maps, computed on a copy without weights, and the images that it reads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .sizes import Size, as_size
 
 
 class UnfitSizeError(ValueError):
-    """The network cannot run at this image size; the text names the layer that fails."""
+    """The network cannot run at this image size. The message names the layer that fails."""
 
 
 def shape_copy(model: nn.Module) -> nn.Module:
     """Copy a network without its weights, in evaluation mode, for `run_shapes` and for trying a change.
 
-    What a forward pass caches in its modules, or what is replaced in the copy, never reaches the network.
+    Nothing that a forward pass caches in the copy's modules, or that is replaced in the copy, affects the network.
     """
     return meta_copy(model)[0].eval()
 
@@ -39,7 +39,7 @@ def run_shapes(draft: nn.Module, size: Size, in_channels: int) -> Any:
         The outputs, whose tensors have shapes but no data.
 
     Raises:
-        UnfitSizeError: the network raised an error; the text names the innermost layer that failed, and its input.
+        UnfitSizeError: the network raised an error. The message names the innermost layer that failed, and its input.
     """
     dtype = next((p.dtype for p in draft.parameters() if p.is_floating_point()), torch.get_default_dtype())
     with on_meta(), torch.no_grad(), _running(draft) as stack:
@@ -67,10 +67,10 @@ def image_of(
 
     Args:
         model: the network.
-        input_size: the size, px, if it is known. Default: the size that a timm network was made for, else 224.
-        in_channels: the channels, if they are known. Default: those that the network's first convolution reads, or
-            those that a timm network was made for where the network runs with these alone (it may rearrange pixels
-            into channels before its first convolution).
+        input_size: the size, px, if it is known. Default: the size in timm's configuration of the network, else 224.
+        in_channels: the channels, if they are known. Default: those that the network's first convolution reads. If the
+            network does not run with these, but with those in timm's configuration, the latter are taken: the network
+            may rearrange pixels into channels before its first convolution.
 
     Raises:
         TypeError, ValueError: an argument is not usable, or the network has no convolution to find the channels by.
@@ -84,12 +84,12 @@ def image_of(
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None:
         raise ValueError(
-            f"{type(model).__name__} has no Conv2d, by which the channels of its images could be found: pass "
+            f"{type(model).__name__} has no Conv2d from which the number of image channels could be read: pass "
             "in_channels, or the whole input shape"
         )
     if made_for in (None, first.in_channels):
         return first.in_channels, size
-    draft = shape_copy(model)  # timm's record is of the pretrained network; this one may be built for other channels
+    draft = shape_copy(model)  # timm's configuration describes the pretrained network; this one may have other channels
     only_as_made = not _runs(draft, own_size, first.in_channels) and _runs(draft, own_size, made_for)
     return made_for if only_as_made else first.in_channels, size
 
@@ -104,10 +104,7 @@ def _runs(draft: nn.Module, size: Size, in_channels: int) -> bool:
 
 @contextmanager
 def _running(model: nn.Module) -> Iterator[list[tuple[str, list[torch.Size]]]]:
-    """Follow which modules are running: the names of those that have begun and not ended, with the shapes they read.
-
-    The innermost is last.
-    """
+    """Track the modules that are running: a stack of names and shapes of the inputs, the innermost last."""
     stack: list[tuple[str, list[torch.Size]]] = []
     handles = []
     for name, module in model.named_modules():

@@ -18,7 +18,7 @@ def as_size(value: Any, name: str) -> Size:
 
     Args:
         value: the argument.
-        name: what the message calls it.
+        name: the name of the argument in the message.
 
     Raises:
         TypeError: it is neither.
