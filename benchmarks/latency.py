@@ -151,7 +151,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "torchvision", "timm"))
     parts = [
         "# Latency",
-        "FLOPs (`profile`) and latency, in times of those of the full size: the median of runs in turn. RC is the "
+        "FLOPs (`profile`) and latency, relative to the full size: medians of interleaved runs. RC is the "
         "same network on smaller images, FCR reduces the features after the first convolution.",
     ]
     if arguments.output:

@@ -213,8 +213,9 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torch-pruning", "torchprune-spatial"))
     parts = [
         "# Cost of scoring",
-        "In plain forward passes over the same images: the median of paired runs, and their range. Peak memory counts "
-        "the weights and the calibration images too. Limits are those that the project holds itself to.",
+        "Time and peak memory are relative to plain forward passes over the same images; time is the median of paired "
+        "runs, with their range. Peak memory includes the weights and the calibration images. The limits are the "
+        "project's own.",
     ]
     for network in networks("cpu"):
         rows = compare(network, arguments.images, arguments.batch, arguments.rounds, device)
