@@ -362,7 +362,7 @@ class Looking(nn.Sequential):
     [
         (plain_net, MAGNITUDE, {}, ValueError, "needs a target"),
         (plain_net, MAGNITUDE, {"compression": 0.5}, ValueError, "compression is 0.5; expected a number above 1"),
-        (plain_net, MAGNITUDE, {"speedup": "4"}, ValueError, "speedup is '4'"),
+        (plain_net, MAGNITUDE, {"speedup": "4"}, TypeError, "speedup is '4'"),
         (plain_net, MAGNITUDE, {"speedup": float("nan")}, ValueError, "speedup is nan"),
         (plain_net, MAGNITUDE, {"compression": 2, "pruning_ratio": 0.5}, TypeError, "pruning_ratio cannot be given"),
         (plain_net, MAGNITUDE, {"compression": 2, "iterative_steps": 3}, TypeError, "iterative_steps cannot be given"),
