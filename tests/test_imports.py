@@ -166,6 +166,12 @@ def test_packages_do_not_know_what_is_built_on_them():
         assert not tops & {"recipes", "benchmarks", "tests", "examples"}, path
 
 
+def test_nothing_depends_on_assertions():
+    """``python -O`` leaves them out: `prune_to` once stepped its pruner inside one."""
+    for path in ALL_FILES:
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text("utf-8")))), path
+
+
 @pytest.mark.parametrize("host", HEAVY)
 def test_hosts_are_imported_where_they_are_used(host):
     allowed = ROOMS_OF_HOSTS.get(host, ())

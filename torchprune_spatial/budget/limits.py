@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn as nn
+
+from resolution_scaling.ground.arguments import real_number
 
 from ..calibration.batches import Forward
 from ..record.flops import flops_by_module
@@ -32,14 +33,11 @@ def checked_limits(limits: Mapping[str, float | None]) -> dict[str, float]:
     """Check the limits, and return those that are not None.
 
     Raises:
-        ValueError: all are None, or one is not a number above 1.
+        TypeError, ValueError: all are None, or one is not a number above 1.
     """
     given = {name: value for name, value in limits.items() if value is not None}
     if not given:
         raise ValueError(
             "prune_to needs a target: pass compression=... or speedup=..., such as compression=20, or both"
         )
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 < value < math.inf:
-            raise ValueError(f"{name} is {value!r}; expected a number above 1, such as {name}=4")
-    return given
+    return {name: real_number(value, name, above=1, example=f"{name}=4") for name, value in given.items()}

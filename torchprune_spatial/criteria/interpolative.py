@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch_pruning.dependency import Group
+
+from resolution_scaling.ground.arguments import real_number, whole_number
 
 from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement, Reading
@@ -80,11 +81,8 @@ class InterpolativeImportance(CalibratedImportance):
         ridge: float = 1e-2,
         forward: Forward | None = None,
     ):
-        if not isinstance(samples, int) or samples < 1:
-            raise ValueError(f"samples is {samples!r}; expected a number of cells, at least 1")
-        if not isinstance(ridge, (int, float)) or not 0 <= ridge < math.inf:
-            raise ValueError(f"ridge is {ridge!r}; expected a number of at least 0")
-        self.measurement, self.ridge = RegionGrams(samples), ridge
+        self.measurement = RegionGrams(whole_number(samples, "samples", unit="cells"))
+        self.ridge = real_number(ridge, "ridge", least=0)
         self._grams = GramsOfGroups()
         super().__init__(loader, threshold, masks=masks, forward=forward)
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch_pruning.dependency import Group
 
+from resolution_scaling.ground.arguments import whole_number
+
 from ..calibration.batches import Forward
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration
@@ -115,10 +117,8 @@ class ThiNetImportance(CalibratedImportance):
     ):
         if form not in FORMS:
             raise ValueError(f"form is {form!r}; expected one of {', '.join(map(repr, FORMS))}")
-        if not isinstance(locations, int) or locations < 1:
-            raise ValueError(f"locations is {locations!r}; expected the number of samples per image, at least 1")
         self.form = form
-        self.measurement = Contributions(locations, seed)
+        self.measurement = Contributions(whole_number(locations, "locations", unit="samples per image"), seed)
         self._grams = GramsOfGroups()
         super().__init__(loader, forward=forward)
 

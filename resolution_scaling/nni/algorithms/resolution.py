@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.nn as nn
 
+from ...ground.arguments import whole_number
 from ...ground.calls import tensors_in
 from ...scaling import METHODS, scale_resolution
 from ...vit.registry import is_vit
@@ -72,19 +73,17 @@ def check_parameters(config_list: Any, **parameters: Any) -> None:
         raise TypeError("'resolution' needs a size in px, or for a ViT a grid or a patch_size")
     for name, value in given.items():
         sides = value if isinstance(value, (list, tuple)) and name == "size" else [value]
-        if len(sides) not in (1, 2) or not all(_is_count(side) for side in sides):
-            unit = "tokens a side" if name == "grid" else "px"
-            raise ValueError(f"{name} of 'resolution' is {value!r}; expected a whole number of {unit} above 0")
+        unit = "tokens a side" if name == "grid" else "px"
+        if len(sides) not in (1, 2):
+            raise ValueError(f"{name} of 'resolution' is {value!r}; expected one number of {unit}, or two")
+        for side in sides:
+            whole_number(side, f"{name} of 'resolution'", unit=unit, whole_floats=True)
 
 
 def input_shape(module_class: ModuleClass) -> tuple[int, ...] | None:
     """The shape of the image in the ``dummy_input`` of a user's class; None if there is none."""
     images = [tensor for tensor in tensors_in(dummy_input_of(module_class)) if tensor.ndim == 4]
     return tuple(images[0].shape) if images else None
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 and value == int(value)
 
 
 def _whole(value: Any) -> Any:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...ground.files import replacing
+
 STATE_FILE = "experiment.json"
 
 
@@ -41,7 +43,6 @@ class ExperimentState:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, output: Path) -> None:
-        """Into the folder of a search. A kill leaves the file that was there, or this one."""
-        new = output / f"{STATE_FILE}.new"
-        new.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-        new.replace(output / STATE_FILE)
+        """Into the folder of a search."""
+        with replacing(output / STATE_FILE) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,8 @@ import psutil
 import requests
 from nni.experiment import launcher, rest
 
+from ...ground.arguments import whole_number
+
 START_TIMEOUT_S = 60.0
 """How long NNI's manager may take to answer for the first time."""
 
@@ -36,11 +38,10 @@ def check_port(port: int, *, and_next: bool = False) -> None:
         and_next: whether the port after it is needed too, as on all platforms but ``local``.
 
     Raises:
-        ValueError: it is not the number of a port.
+        TypeError, ValueError: it is not the number of a port.
         RuntimeError: it is in use; the text says by what, and what to do.
     """
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536 - and_next:
-        raise ValueError(f"port is {port!r}; expected a whole number from 1 to 65535")
+    whole_number(port, "port", most=65535 - and_next)
     for number in range(port, port + 1 + and_next):
         with socket.socket() as probe:
             if probe.connect_ex(("localhost", number)) != 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nni.experiment import AlgorithmConfig, ExperimentConfig
 
+from ...ground.arguments import whole_number
 from ..algorithms.module_class import ModuleClass
 from ..tuners import find_tuner
 from .recorded_experiment import RecordedExperiment
@@ -61,8 +62,7 @@ class TrialExperiment(RecordedExperiment):
         config: ExperimentConfig | str | None = None,
     ) -> None:
         for name, number in (("max_trials", max_trials), ("concurrency", concurrency)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} is {number!r}; expected a whole number above 0")
+            whole_number(number, name)
         if not isinstance(search_space, dict) or not search_space:
             raise TypeError(
                 f"search_space is {search_space!r}; expected NNI's: a dict of names and the values that each can have"

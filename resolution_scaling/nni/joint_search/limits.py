@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn as nn
 
 from ...cost.profiling import profile
+from ...ground.arguments import positive_number
 from ...ground.meta import meta_copy
 from ..algorithms.module_class import ModuleClass, dummy_input_of
 from ..algorithms.registry import find_algorithm
@@ -79,11 +80,10 @@ def check_limits(limits: Mapping[str, float] | None) -> dict[str, float]:
     """The limits of a search, after a check.
 
     Raises:
-        ValueError: a key is not in `COSTS`, or a limit is not a number above 0.
+        TypeError, ValueError: a key is not in `COSTS`, or a limit is not a number above 0.
     """
     for name, limit in (limits or {}).items():
         if name not in COSTS:
             raise ValueError(f"limits has the key {name!r}; expected one of {', '.join(map(repr, COSTS))}")
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
-            raise ValueError(f"limits[{name!r}] is {limit!r}; expected a number above 0")
+        positive_number(limit, f"limits[{name!r}]")
     return dict(limits or {})

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...ground.arguments import real_number
 from ..algorithms.module_class import ModuleClass, dummy_input_of
 from .limits import COSTS, count_costs, outline_costs, violation
 from .search_space import Trial, corners
@@ -20,11 +21,9 @@ def check_rewards(reward_for_halving: Mapping[str, float] | None) -> dict[str, f
         ValueError: a key is not in `COSTS`, or a reward is not a number of at least 0.
     """
     for cost, reward in (reward_for_halving or {}).items():
-        if cost not in COSTS or isinstance(reward, bool) or not isinstance(reward, (int, float)) or reward < 0:
-            raise ValueError(
-                f"reward_for_halving has {cost!r}: {reward!r}; expected {', '.join(map(repr, COSTS))}, and numbers "
-                "of at least 0"
-            )
+        if cost not in COSTS:
+            raise ValueError(f"reward_for_halving has the key {cost!r}; expected {', '.join(map(repr, COSTS))}")
+        real_number(reward, f"reward_for_halving[{cost!r}]", least=0)
     return dict(reward_for_halving or {})
 
 

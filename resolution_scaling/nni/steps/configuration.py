@@ -10,6 +10,7 @@ from nni.compression.base.config import select_modules_by_config
 from schema import And, Optional, Or, Schema, Use
 
 from ...cnn.resized_conv import INTERPOLATIONS
+from ...ground.arguments import whole_number
 from ...scaling import METHODS
 
 TARGETS = ("size", "grid", "patch_size")
@@ -57,23 +58,17 @@ def selected_networks(model: nn.Module, configs: Sequence[dict[str, Any]]) -> di
     return selected
 
 
-def whole_number(value: Any) -> int:
-    """A whole number; tuners give it as a float.
-
-    Raises:
-        ValueError: it is not whole, or below 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value < 1:
-        raise ValueError(f"{value!r} is not a whole number above 0")
-    return int(value)
+def count(value: Any) -> int:
+    """A whole number; tuners give it as a float."""
+    return whole_number(value, "it", whole_floats=True)
 
 
 def pixels(value: Any) -> int | tuple[int, int]:
     """A whole number of pixels, or height and width."""
     if isinstance(value, (tuple, list)):
         height, width = value
-        return whole_number(height), whole_number(width)
-    return whole_number(value)
+        return count(height), count(width)
+    return count(value)
 
 
 def method(value: Any) -> str:
@@ -96,11 +91,11 @@ _SCHEMA = Schema(
         {
             **{Optional(key): [str] for key in SELECTION},
             Optional("size"): Use(pixels),
-            Optional("grid"): Use(whole_number),
-            Optional("patch_size"): Use(whole_number),
+            Optional("grid"): Use(count),
+            Optional("patch_size"): Use(count),
             Optional("method"): Use(method),
             Optional("input_size"): Use(pixels),
-            Optional("in_channels"): Use(whole_number),
+            Optional("in_channels"): Use(count),
             Optional("interpolation"): Or(*INTERPOLATIONS),
             Optional("restore_outputs"): bool,
         },

@@ -182,7 +182,7 @@ def test_what_tuners_give():
     """Whole floats where whole numbers are meant."""
     model = compressed("thinet", [{"op_names": ["bottom"], "sparsity": 0.3}], locations=5.0, round_to=16.0)
     assert model.bottom.out_channels == 32  # 44.8, down to a multiple of 16
-    with pytest.raises(ValueError, match=r"locations is 2.5"):
+    with pytest.raises(TypeError, match=r"locations is 2.5"):
         compressed("thinet", [{"op_names": ["bottom"], "sparsity": 0.3}], locations=2.5)
 
 
@@ -558,7 +558,7 @@ def test_both_steps_in_a_chain(first):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"criterion": "l1"}, ValueError, "criterion is 'l1'; expected one of 'spatial_mask'"),
+        ({"criterion": "l1"}, ValueError, "criterion is 'l1'; expected one of 'apoz'"),
         ({"loader": None}, TypeError, "loader is missing"),
         ({"dummy_input": None}, TypeError, "dummy_input is missing"),
         ({"evaluator": "accuracy"}, TypeError, "evaluator is a str"),

@@ -344,7 +344,7 @@ def test_bits_of_several_tensors_become_a_choice_that_tuners_take():
         ("resolution", [], {"size": {"_type": "choice", "_value": [8, -8]}}, ValueError, "size of 'resolution' is -8"),
         ("resolution", [], {"size": {"_type": "randint", "_value": [0, 9]}}, ValueError, "size of 'resolution' is 0"),
         ("resolution", [], {"size": 8.5}, ValueError, "a whole number of px"),
-        ("resolution", [], {"grid": "11"}, ValueError, "a whole number of tokens a side"),
+        ("resolution", [], {"grid": "11"}, TypeError, "a whole number of tokens a side"),
         ("resolution", [], {"pixels": 8}, TypeError, "'resolution' has no parameter 'pixels'"),
         ("resolution", [], {"size": 8, "method": "rc"}, ValueError, "method of 'resolution' is 'rc'"),
     ],

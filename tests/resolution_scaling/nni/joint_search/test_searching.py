@@ -206,7 +206,7 @@ def test_a_bad_space_is_explained(pruning, sizes, error, message):
     ],
 )
 def test_bad_limits_are_explained(limits, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         check_limits(limits)
 
 
@@ -380,7 +380,7 @@ def test_bad_calls_are_refused_before_anything_is_tried(tmp_path):
 
     with pytest.raises(ValueError, match="unknown algorithm 'magic'; known here are"):
         refused(pruning={"magic": [0.5]})
-    with pytest.raises(ValueError, match=r"reward_for_halving has 'time': 1; expected 'flops'"):
+    with pytest.raises(ValueError, match=r"reward_for_halving has the key 'time'; expected 'flops'"):
         refused(reward_for_halving={"time": 1})
     with pytest.raises(ValueError, match="is defined inside a function, where trials cannot find it"):
         refused(type("Local", (Searched,), {"__qualname__": "f.<locals>.Local"}))

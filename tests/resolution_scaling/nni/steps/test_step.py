@@ -395,7 +395,7 @@ BAD_CONFIGS = {
     "unknown key": ([{"sise": 160}], SchemaError, "Wrong key 'sise'"),
     "sparse_ratio is for pruners": ([{"size": 16, "sparse_ratio": 0.5}], SchemaError, "Wrong key 'sparse_ratio'"),
     "no target": ([{"method": "fcr"}], SchemaError, "none of 'size', 'grid', 'patch_size'"),
-    "half a pixel": ([{"size": 16.5}], SchemaError, "(?s)Key 'size' error.*16.5 is not a whole number"),
+    "half a pixel": ([{"size": 16.5}], SchemaError, "(?s)Key 'size' error.*16.5; expected a whole number"),
     "text": ([{"size": "small"}], SchemaError, "Key 'size' error"),
     "zero": ([{"size": 0}], SchemaError, "Key 'size' error"),
     "True": ([{"size": True}], SchemaError, "Key 'size' error"),
