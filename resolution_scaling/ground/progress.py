@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -26,6 +26,17 @@ def progress(items: Iterable[Item], description: str, *, total: int | None = Non
         total: the number of items, if ``len(items)`` does not work.
     """
     return iter(tqdm(items, description, total, leave=False, disable=None if _shown.get() else True))
+
+
+@contextmanager
+def counting(description: str) -> Iterator[Callable[[], object]]:
+    """A context with a counter on stderr, for work of unknown length; it is hidden where `progress` hides its bars.
+
+    Yields:
+        A function to call whenever one more piece of work is done.
+    """
+    with tqdm(desc=description, leave=False, disable=None if _shown.get() else True) as bar:
+        yield bar.update
 
 
 @contextmanager

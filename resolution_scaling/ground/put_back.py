@@ -72,3 +72,25 @@ def requiring_gradients(parameters: Iterable[torch.Tensor]) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+@contextmanager
+def undoing_failures(model: nn.Module) -> Iterator[None]:
+    """After an exception each module has the parameters, buffers and attributes that it had, with their values.
+
+    For changes that are kept unless they fail. A copy of all values is kept meanwhile.
+    """
+    parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
+    before = [dict(part) for part in parts]
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        for part, contents in zip(parts, before, strict=True):
+            part.clear()
+            part.update(contents)
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        raise

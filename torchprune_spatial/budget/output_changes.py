@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn as nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_leaves_with_path
 from torch_pruning.dependency import Group
 
 from resolution_scaling.ground.put_back import restoring_values
@@ -17,10 +18,11 @@ from ..calibration.batches import Batch
 from ..calibration.measurements import pad
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration
-from ..graph.groups import Member, channel_layers, members_that_read
-from ..graph.layers import channel_dimension, watching_inputs
+from ..graph.groups import Member, channel_layers, members_that_read, producers_in
+from ..graph.layers import CHANNEL_LAYERS, channel_dimension, watching_inputs
+from ..graph.outputs import OutputTrace
 from ..graph.private_names import graph_of
-from .probabilities import READINGS, reading_of
+from .probabilities import READINGS, reading_of, target_of
 
 Loss = Callable[[Any, Any], torch.Tensor]
 """``(outputs, target)`` -> the user's training loss: a scalar, or one value per pixel, ``[batch, ..., *grid]``."""
@@ -53,8 +55,8 @@ class OutputChanges:
             take its place.
 
     Raises:
-        ValueError: the outputs hold no real numbers, their shapes depend on values, or it is not known whether they
-            are logits.
+        ValueError: the outputs hold no real numbers, their shapes depend on values, it is not known whether they are
+            logits, or the loss of the unpruned network is not finite.
     """
 
     def __init__(
@@ -72,14 +74,29 @@ class OutputChanges:
             images += next((len(leaf) for leaf in tree_leaves(batch.inputs) if isinstance(leaf, torch.Tensor)), 1)
             if images >= IMAGES:
                 break
+        self._output_layers = self._find_output_layers()
+        outputs = [*self._outputs()]
         if loss is not None:
-            whole = [*self._outputs()]
-            self._targets = [o if b.target is None else b.target for o, b in zip(whole, self._batches, strict=True)]
-            self._whole_loss = self._losses(iter(whole))
+            self._targets = [o if b.target is None else b.target for o, b in zip(outputs, self._batches, strict=True)]
+            self._whole_loss = self._losses(iter(outputs))
+            if not math.isfinite(self._whole_loss):
+                raise ValueError(
+                    f"loss gives {self._whole_loss} for the unpruned network on the calibration data; expected finite "
+                    "numbers: leave out batches for which it is not defined, such as those that are entirely void"
+                )
             return
-        outputs = [self._real(found) for found in self._outputs()]
         self._readings = self._read_as(outputs)
-        self._expected = [self._read(found) for found in outputs]
+        self._expected = [self._read(self._real(found)) for found in outputs]
+
+    def produces_output(self, group: Group) -> bool:
+        """Whether channels of the group are outputs of the network, whose number must not change."""
+        return bool(producers_in(group) & self._output_layers)
+
+    def _find_output_layers(self) -> set[nn.Module]:
+        trace = OutputTrace(module for module in self.model.modules() if isinstance(module, CHANNEL_LAYERS))
+        with trace.recording(self.model):
+            outputs = self.forward(self.model, self._batches[0].inputs)
+        return trace.layers_behind(outputs)
 
     def change(self, group: Group, positions: Sequence[int]) -> float:
         """Measure the change when some channels of a group are removed.
@@ -97,8 +114,8 @@ class OutputChanges:
                 self.fold(removed)
             with _held_at_zero(members_that_read(removed, channel_layers(graph_of(removed)))):
                 if self.loss is not None:
-                    return max(0.0, self._losses(self._outputs()) - self._whole_loss)
-                return self._difference(self._read(self._real(found)) for found in self._outputs())
+                    return max(0.0, _finite(self._losses(self._outputs())) - self._whole_loss)
+                return _finite(self._difference(self._read(self._real(found)) for found in self._outputs()))
 
     @torch.no_grad()
     def _outputs(self) -> Iterator[Any]:
@@ -113,23 +130,28 @@ class OutputChanges:
             raise ValueError(f"{type(self.model).__name__} returns no tensor of real numbers{REMEDY}")
         return found
 
-    def _read_as(self, outputs: list[list[torch.Tensor]]) -> list[str]:
+    def _read_as(self, outputs: list[Any]) -> list[str]:
         """Decide how each output is read: a key of `READINGS` for each."""
-        if len({len(found) for found in outputs}) > 1:
+        real = [self._real(found) for found in outputs]
+        if len({len(found) for found in real}) > 1:
             raise ValueError(f"{type(self.model).__name__} returns outputs whose shapes depend on values{REMEDY}")
-        targets = [batch.target for batch in self._batches]
-        readings = [reading_of(batches, targets) for batches in zip(*outputs, strict=True)]
-        if not any(readings):
-            values = torch.cat([output.flatten() for output in outputs[0]])
+        paths = [path for path, leaf in tree_leaves_with_path(outputs[0]) if any(leaf is x for x in real[0])]
+        readings = [
+            reading_of(batches, [target_of(paths, i, batch.target) for batch in self._batches])
+            for i, batches in enumerate(zip(*real, strict=True))
+        ]
+        if None in readings:
+            values = torch.cat([x.flatten() for x, reading in zip(real[0], readings, strict=True) if reading is None])
             raise ValueError(
                 f"{type(self.model).__name__} returns values from {values.min():.3g} to {values.max():.3g}, and the "
-                "calibration data have no target to compare them with, so that allocation='sensitivity' cannot know "
-                "whether they are logits. Let the loader yield targets, or pass loss, a callable (outputs, target). "
+                "calibration data have no target that decides what they are, so that allocation='sensitivity' cannot "
+                "know whether they are logits. Let the loader yield targets that fit, or pass loss, a callable "
+                "(outputs, target). "
                 "Without targets in the loader, target is what the unpruned network returns. Examples: "
                 "torch.nn.functional.mse_loss if the outputs are values, "
                 "lambda outputs, target: (outputs.sigmoid() - target.sigmoid()).square().mean() if they are logits"
             )
-        return [reading or "values" for reading in readings]
+        return [str(reading) for reading in readings]
 
     def _read(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return [READINGS[reading](output) for reading, output in zip(self._readings, outputs, strict=False)]
@@ -179,7 +201,12 @@ class _RegionSums:
     def mean(self) -> float:
         """The sum of the regions' means; regions without a cell are left out."""
         values, weights = self._sums
-        return float((values / weights)[weights > 0].sum().nan_to_num(nan=1e30, posinf=1e30))
+        return float((values / weights)[weights > 0].sum())
+
+
+def _finite(change: float) -> float:
+    """The change; a very large number where the pruned network gives NaN or infinity."""
+    return change if math.isfinite(change) else 1e30
 
 
 @contextlib.contextmanager

@@ -12,9 +12,11 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
 
+from resolution_scaling.ground.arguments import real_number, whole_number
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.models import evaluating
-from resolution_scaling.ground.progress import showing_progress
+from resolution_scaling.ground.progress import counting, showing_progress
+from resolution_scaling.ground.put_back import undoing_failures
 
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
@@ -80,8 +82,9 @@ def prune_to(
             method ``fold``, as `InterpolativeImportance` and `ThiNetImportance` do. Or a function that does this; it
             is called with each group just before its channels are removed. ``"sensitivity"`` also folds, temporarily,
             while it measures.
-        calibration: a loader, or a `Calibration`, for allocations that need data. Default: that of the importance. If
-            it is given, ``"sensitivity"`` works with any importance.
+        calibration: a loader or a `Calibration`, for allocations that need data. Default: that of the importance. If it
+            is given, ``"sensitivity"`` works with any importance. ``forward_fn`` also calls the model with the inputs
+            of a loader.
         loss: ``(outputs, target)`` -> the loss that you train with. ``"sensitivity"`` then measures how much the loss
             increases. Default: it measures how much the outputs change. Logits are then compared as probabilities;
             whether the outputs are logits follows from the targets of the calibration data.
@@ -118,12 +121,19 @@ def prune_to(
     limits = checked_limits({"compression": compression, "speedup": speedup})
     spread = _allocation(allocation, options, importance)
     folding = _folding(fold, importance)
-    data = _calibration(calibration, importance, spread)
-    rounding = {name: options.pop(name) for name in ("round_to", "max_pruning_ratio") if name in options}
+    data = _calibration(calibration, importance, spread, options.get("forward_fn"))
+    if loss is not None and not (callable(loss) and spread.needs_calibration):
+        raise TypeError(
+            f"loss is {loss!r} with allocation={spread.name!r}; expected a callable (outputs, target), with an "
+            "allocation that measures, such as allocation='sensitivity'"
+        )
+    real_number(tolerance, "tolerance", least=0)
+    rounding = _rounding(options)
     options = _completed(options, model)
     with ExitStack() as stack:
         for context in (evaluating(model), torch.enable_grad(), showing_progress(progress)):
             stack.enter_context(context)
+        tried = stack.enter_context(counting("search"))
         forward = options["forward_fn"]
         costs = {name: LIMITS[name](model, example_inputs, forward) for name in limits}
         groups, pruning_groups = _scored(model, example_inputs, importance, options)
@@ -140,7 +150,7 @@ def prune_to(
             calibration=data,
             loss=loss,
         )
-        rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), list(limits))
+        rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), list(limits), tried)
         if not rehearsal.order:
             raise ValueError(
                 f"{type(model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
@@ -153,7 +163,8 @@ def prune_to(
         steps = fewest_steps(len(rehearsal.order), excess, tolerance)
         _warn_if_missed(rehearsal, steps, limits, excess(steps), tolerance)
         record = PruningRecord(model, example_inputs, forward)
-        record.step(rehearsal.pruner(steps), folding)
+        with undoing_failures(model):
+            record.step(rehearsal.pruner(steps), folding)
     return record
 
 
@@ -178,9 +189,24 @@ def _folding(fold: bool | Fold, importance: Importance) -> Fold | None:
     return getattr(importance, "fold", None) if fold else None
 
 
-def _calibration(given: Any, importance: Importance, allocation: Allocation) -> Calibration | None:
+def _rounding(options: dict[str, Any]) -> dict[str, Any]:
+    """Take ``round_to`` and ``max_pruning_ratio`` out of the options, after a check."""
+    given = {name: options.pop(name, None) for name in ("round_to", "max_pruning_ratio")}
+    if given["round_to"] is not None:
+        whole_number(given["round_to"], "round_to")
+    if given["max_pruning_ratio"] is not None:
+        real_number(given["max_pruning_ratio"], "max_pruning_ratio", least=0, most=1)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _calibration(given: Any, importance: Importance, allocation: Allocation, forward: Any) -> Calibration | None:
+    if given is not None and not allocation.needs_calibration:
+        raise TypeError(
+            f"calibration is for allocations that measure, but allocation is {allocation.name!r}: pass "
+            "allocation='sensitivity' too"
+        )
     if given is not None:
-        return given if isinstance(given, Calibration) else Calibration(given)
+        return given if isinstance(given, Calibration) else Calibration(given, forward=forward)
     calibration = getattr(importance, "calibration", None)
     if not isinstance(calibration, Calibration):
         if allocation.needs_calibration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -30,6 +30,7 @@ class Rehearsal:
         groups: the scored groups by name; None for groups that must not be pruned.
         order: the steps.
         limits: the quantities that are counted, keys of `LIMITS`.
+        tried: called after each rehearsal.
 
     Attributes:
         order: the steps, without those that Torch-Pruning refuses to make.
@@ -43,7 +44,9 @@ class Rehearsal:
         groups: Mapping[str, ScoredGroup | None],
         order: Sequence[Step],
         limits: Sequence[str],
+        tried: Callable[[], object] = lambda: None,
     ):
+        self._tried = tried
         self.model, self.example_inputs, self.options = model, example_inputs, dict(options)
         self.groups, self.order, self.limits = groups, list(order), limits
         self._before = self._counts(model, example_inputs, self.options["forward_fn"])
@@ -69,10 +72,11 @@ class Rehearsal:
         model, example_inputs, options = meta_copy(self.model, self.example_inputs, self.options)
         forward = options["forward_fn"]
         options["forward_fn"] = lambda model, inputs: call_on_meta(model, inputs, forward)
-        pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user saw them when the groups were scored
+            pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps))
             PruningRecord(model).step(pruner)
+        self._tried()
         after = self._counts(model, example_inputs, forward)
         return {name: self._before[name] / max(1, after[name]) for name in self.limits}, pruner.refused
 

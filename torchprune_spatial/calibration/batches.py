@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -58,6 +58,8 @@ class CalibrationData:
                 f"loader is a dataset ({type(loader).__name__}), which yields single items; expected batches: pass "
                 "DataLoader(dataset, batch_size=...)"
             )
+        if isinstance(loader, (str, bytes, torch.Tensor, Mapping)):
+            raise TypeError(f"loader is a {type(loader).__name__}; expected an iterable of batches, as a DataLoader")
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
             raise TypeError(
                 f"loader is a {type(loader).__name__}; expected an iterable of batches, such as a DataLoader"

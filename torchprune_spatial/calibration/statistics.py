@@ -74,18 +74,29 @@ class Calibration:
         """Add a measurement to the next pass."""
         self._requested[measurement] = None
 
-    def statistics(self, graph: DependencyGraph) -> Statistics:
+    def statistics(self, graph: DependencyGraph, needed: Iterable[Measurement]) -> Statistics:
         """Statistics of the graph's network; a pass is made if the network has changed or measurements are missing.
 
         The network is left unchanged: hooks, training mode, gradients and device, also after an exception.
+
+        Args:
+            graph: the graph of the network.
+            needed: the measurements that the caller needs. Those that others requested are taken in the same pass, if
+                the data allow it.
 
         Raises:
             ValueError: see `collect_statistics`.
         """
         known = self._statistics.values if self._statistics and self._state == _state(graph) else {}
-        missing = [measurement for measurement in self._requested if measurement not in known]
+        missing = [measurement for measurement in needed if measurement not in known]
         if missing:
-            new = collect_statistics(graph, self.data, missing, self.forward)
+            others = [m for m in self._requested if m not in known and m not in missing]
+            try:
+                new = collect_statistics(graph, self.data, missing + others, self.forward)
+            except ValueError:
+                if not others:
+                    raise
+                new = collect_statistics(graph, self.data, missing, self.forward)  # as if nobody else had asked
             self._statistics = Statistics({**known, **new.values}, new.output_layers)
             self._state = _state(graph)
         return cast(Statistics, self._statistics)

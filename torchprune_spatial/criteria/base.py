@@ -171,7 +171,7 @@ class CalibratedImportance(ChannelImportance):
 
     def statistics(self, graph: DependencyGraph) -> Statistics:
         """Statistics of the graph's network; they are taken again if the network has changed."""
-        return self.calibration.statistics(graph)
+        return self.calibration.statistics(graph, self.measurements())
 
     def output_layers(self, graph: DependencyGraph) -> set[nn.Module]:
         """The layers that produce outputs of the network, as found in the pass over the calibration data."""
@@ -179,7 +179,7 @@ class CalibratedImportance(ChannelImportance):
 
     def values(self, group: Group, measurement: Measurement) -> torch.Tensor | None:
         """``[values, channels]`` of a group, reduced over the layers that read it; None if no layer does."""
-        self.calibration.request(measurement)
-        values = self.statistics(graph_of(group)).values[measurement]
+        needed = [*self.measurements(), measurement]
+        values = self.calibration.statistics(graph_of(group), needed).values[measurement]
         members = members_that_read(group, values)
         return reduce_over_members(members, values, self.group_reduction, len(group[0].idxs))

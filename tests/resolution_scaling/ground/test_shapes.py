@@ -34,7 +34,7 @@ def test_what_is_given_counts():
     assert image_of(nn.Linear(2, 2), (8, 6), 5) == (5, (8, 6))
     with pytest.raises(ValueError, match="in_channels is 0; expected a whole number above 0"):
         image_of(nn.Conv2d(3, 4, 1), in_channels=0)
-    with pytest.raises(ValueError, match=r"Linear has no Conv2d, by which .*: pass in_channels"):
+    with pytest.raises(ValueError, match=r"Linear has no Conv2d from which .*: pass in_channels"):
         image_of(nn.Linear(2, 2))
 
 

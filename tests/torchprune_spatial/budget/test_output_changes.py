@@ -194,3 +194,41 @@ def test_outputs_that_cannot_be_compared_are_refused(forward, problem):
         prune_to(network, inputs, importance, compression=2, allocation="sensitivity")
     assert network.first.out_channels == 8
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_loss_that_is_not_defined_is_refused(batches):
+    """A batch that is entirely void has no mean: NaN must not count as no change."""
+    void = [(inputs, torch.full_like(targets, torch.nan), masks) for inputs, targets, masks in batches[:1]]
+    with pytest.raises(ValueError, match="loss gives nan for the unpruned network"):
+        OutputChanges(Chain().eval(), Calibration([*void, *batches]), loss=F.mse_loss)
+
+
+def test_outputs_of_the_network_are_not_pruned(batches):
+    """No layer reads them, so that nothing would seem to change without them."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    options = {"allocation": "sensitivity", "calibration": [(x, None, mask) for x, _, mask in batches]}
+    with pytest.warns(UserWarning, match=r"2\.out: these channels are outputs of the network"):
+        prune_to(network, batches[0][0], tp.importance.GroupMagnitudeImportance(), compression=2, **options)
+    assert network[2].out_channels == 4
+    assert network[0].out_channels < 8
+
+
+def test_each_output_is_compared_with_its_own_target(batches):
+    """A mask as logits and a depth from 5 to 20: by position, whatever their order."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+            with torch.no_grad():
+                for layer, weight, bias in ((self.first, 8.0, -4.0), (self.second, 15.0, 5.0)):
+                    layer.weight.fill_(weight)
+                    layer.bias.fill_(bias)
+
+        def forward(self, x):
+            return self.first(x), self.second(x)
+
+    mask = (torch.rand(4, 1, 8, 8) > 0.5).float()
+    changes = OutputChanges(Two().eval(), Calibration([(mask, (mask, 5 + 15 * mask))]))
+    assert changes._readings == ["sigmoid", "values"]

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves_with_path
 
-from torchprune_spatial.budget.probabilities import reading_of, target_planes
+from torchprune_spatial.budget.probabilities import READINGS, reading_of, target_of, target_planes
 
 GRID = (6, 5)
 
@@ -86,7 +87,8 @@ def test_without_a_target():
 def test_where_the_target_is_known(labels):
     void = labels.clone()
     void[0, 0, 0] = 255
-    ideal, known = target_planes(torch.zeros(2, 3, *GRID), void)
+    ideal, known, are_labels = target_planes(torch.zeros(2, 3, *GRID), void)
+    assert are_labels
     assert known[:, 0].sum() == labels.numel() - 1
     assert not known[0, :, 0, 0].any()
     assert torch.equal(ideal.argmax(1)[known[:, 0]], labels[known[:, 0]])
@@ -96,3 +98,53 @@ def test_where_the_target_is_known(labels):
 def test_targets_that_do_not_fit(target):
     """A label that is no channel, another number of channels, another number of images."""
     assert target_planes(torch.zeros(2, 3, *GRID), target) is None
+
+
+def test_channels_last():
+    """Classes of tokens: ``[batch, tokens, classes]``, and of pixels with the classes last."""
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 5, (8, 64))
+    logits = 9.0 * torch.nn.functional.one_hot(tokens, 5) - 4 + torch.rand(8, 64, 5)
+    assert reading_of([logits], [tokens]) == "softmax over the last dimension"
+    assert READINGS["softmax over the last dimension"](logits).shape == (8, 5, 64)
+    pixels = torch.randint(0, 3, (2, *GRID))
+    assert reading_of([logits_of(pixels, 3).movedim(1, -1)], [pixels]) == "softmax over the last dimension"
+
+
+def test_labels_are_never_values():
+    """After a few steps of training logits are still small, and nearer to the one-hot labels than probabilities are."""
+    torch.manual_seed(0)
+    labels = torch.randint(0, 4, (8, *GRID))
+    weak = 0.6 * torch.nn.functional.one_hot(labels, 4).movedim(-1, 1) - 0.1 + 0.2 * torch.randn(8, 4, *GRID)
+    assert reading_of([weak], [labels]) in ("sigmoid", "softmax")
+
+
+def test_close_calls_are_not_decided():
+    """Squared errors: values 16 in one half, a sigmoid (5.5 - 0.996)^2 = 20.3 in the other. Neither is clear."""
+    half = torch.ones(2, 1, *GRID)
+    outputs, target = torch.cat([5 * half, 5.5 * half], 3), torch.cat([half, 5.5 * half], 3)
+    assert reading_of([outputs], [target]) is None
+    assert reading_of([outputs / 2], [target / 2]) == "values"  # so small that it hardly matters
+
+
+def test_255_is_void_or_the_object_by_all_batches():
+    """A batch without objects holds 0 and 255 alone; another shows that 255 is void."""
+    first, second = torch.tensor([[[0, 255]]]), torch.tensor([[[0, 1]]])
+    _, known, _ = target_planes(torch.zeros(1, 1, 1, 2), first)
+    assert known.tolist() == [[[[True, False]]]]
+    ideal, known, _ = target_planes(torch.zeros(1, 1, 1, 2), first, mask_255=True)
+    assert (ideal.tolist(), known.all().item()) == ([[[[0.0, 1.0]]]], True)
+    logits = [torch.tensor([[[[-5.0, 3.4]]]]), torch.tensor([[[[-5.0, 5.0]]]])]
+    assert reading_of(logits, [first, second]) == "sigmoid"
+
+
+def test_targets_of_several_outputs():
+    depth, mask = torch.rand(2, 1, *GRID), torch.rand(2, 1, *GRID) > 0.5
+    outputs = {"mask": torch.zeros(1), "depth": torch.zeros(1)}
+    paths = [path for path, _ in tree_leaves_with_path(outputs)]
+    assert target_of(paths, 1, {"depth": depth, "mask": mask}) is depth  # by key
+    assert target_of(paths, 1, (mask, depth)) is depth  # by position
+    assert target_of(paths, 1, depth) is depth  # one for all
+    both = (mask, depth, depth)
+    assert target_of(paths, 1, both) is both
+    assert target_planes(depth, both) is None  # several fit

@@ -403,3 +403,44 @@ def test_bars_are_shown_on_a_terminal_alone_and_not_if_asked(monkeypatch, capfd)
         prune_to(model, inputs[:1], importance, compression=2, ignored_layers=[model.output], progress=progress)
         assert ("calibration" in stream.getvalue()) == ("sensitivity" in stream.getvalue()) == shown
     assert capfd.readouterr().out == ""
+
+
+def test_a_fold_that_fails_at_the_end_leaves_the_network_as_it_was():
+    """The second group fails, when the first is pruned already and its readers are folded."""
+    model = plain_net()
+    before, calls = copy.deepcopy(model), []
+
+    def fold(group):
+        calls.append(group)
+        with torch.no_grad():
+            model[3].weight.mul_(2)
+        if len(calls) == 2:
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        prune_to(model, EXAMPLE, MAGNITUDE, compression=2, ignored_layers=[model[5]], fold=fold, tolerance=0.3)
+    assert_unchanged(model, before)
+    assert model(EXAMPLE).shape == before(EXAMPLE).shape
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"round_to": 0}, ValueError, "round_to is 0; expected a whole number above 0"),
+        ({"max_pruning_ratio": 1.5}, ValueError, "max_pruning_ratio is 1.5; expected a number from 0 to 1"),
+        ({"tolerance": -1}, ValueError, "tolerance is -1; expected a number of at least 0"),
+        ({"tolerance": "a"}, TypeError, "tolerance is 'a'"),
+        ({"loss": "mse"}, TypeError, "loss is 'mse' with allocation='uniform'; expected a callable"),
+        ({"loss": torch.nn.functional.mse_loss}, TypeError, "with an allocation that measures"),
+        ({"calibration": [1]}, TypeError, "allocation is 'uniform': pass allocation='sensitivity' too"),
+        ({"calibration": "x", "allocation": "sensitivity"}, TypeError, "loader is a str"),
+        ({"calibration": EXAMPLE, "allocation": "sensitivity"}, TypeError, "loader is a Tensor"),
+        ({"fold": "yes"}, TypeError, "fold is 'yes'"),
+    ],
+)
+def test_arguments_are_checked_first(options, error, message):
+    model = plain_net()
+    before = copy.deepcopy(model)
+    with pytest.raises(error, match=message):
+        prune_to(model, EXAMPLE, MAGNITUDE, compression=2, **options)
+    assert_unchanged(model, before)

@@ -211,7 +211,7 @@ def test_a_criterion_that_comes_later_measures_only_what_is_missing():
     group, shared = group_of(model, "0"), Calibration(data)
     MeanActivationImportance(shared)(group)
     apoz = APoZImportance(shared)
-    statistics = shared.statistics(group._DG)
+    statistics = apoz.statistics(group._DG)
     assert data.passes == 2
     apoz(group), MeanActivationImportance(shared)(group)
     assert data.passes == 2

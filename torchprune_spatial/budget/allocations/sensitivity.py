@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, cast
 
@@ -37,6 +39,14 @@ class Sensitivity(Allocation):
     def order(self, work: Work) -> list[Step]:
         """Steps in the order of the measured change per saved cost, see `cost_order`."""
         changes = OutputChanges(work.model, cast(Calibration, work.calibration), work.fold, work.loss)
+        outputs = [name for name in work.groups if changes.produces_output(work.pruning_groups[name])]
+        if outputs:
+            warnings.warn(
+                f"{', '.join(outputs)}: these channels are outputs of the network, so they are not pruned; list the "
+                "layers in ignored_layers to silence this warning",
+                stacklevel=4,
+            )
+        work = replace(work, groups={name: group for name, group in work.groups.items() if name not in outputs})
         losses = {}
         for name, scored in progress(work.groups.items(), "sensitivity", total=len(work.groups)):
             losses[name] = measured_losses(scored, partial(changes.change, work.pruning_groups[name]))

@@ -200,3 +200,36 @@ def test_logits_without_targets_are_asked_for(task):
     loss = lambda out, whole: (out.sigmoid() - whole.sigmoid()).square().mean()  # noqa: E731
     record = prune_to(model, inputs[0][:1], importance, compression=2, loss=loss)
     assert record.compression == pytest.approx(2, rel=0.03)
+
+
+def test_a_loader_is_read_by_the_forward_fn_of_the_model(task):
+    model, loader = task
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = copy.deepcopy(model)
+
+        def forward(self, *, image):
+            return self.model(image)
+
+    record = prune_to(
+        Named(),
+        loader[0][0][:1],
+        tp.importance.GroupMagnitudeImportance(),
+        compression=2,
+        allocation="sensitivity",
+        calibration=loader,
+        forward_fn=lambda model, x: model(image=x),
+    )
+    assert record.compression == pytest.approx(2, rel=0.05)
+
+
+def test_what_others_asked_for_and_cannot_have_does_not_matter(task):
+    """A spatial mask wants regions, which labels of images do not give; it is not used."""
+    model, loader = task
+    calibration = Calibration([(loader[0][0], torch.zeros(8, dtype=torch.long))])
+    unused = SpatialMaskImportance(calibration)
+    record = prune_to(copy.deepcopy(model), loader[0][0][:1], MeanActivationImportance(calibration), compression=2)
+    assert record.compression == pytest.approx(2, rel=0.05)
+    assert unused.calibration is calibration
