@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +33,13 @@ def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str |
 
     Outputs in 0..1 are values. Other outputs are compared with the targets of the calibration data by squared error:
     unchanged, after a sigmoid, and after a softmax over the channels. Outputs with integer labels of several classes as
-    targets are never values. The network must be trained for this to work.
+    targets are never values. If a target holds several tensors, the one is used to which the outputs come nearest, for
+    its variance. The network must be trained for this to work.
 
     Args:
         outputs: one output of the network for each batch, ``[batch, channels, *grid]`` or ``[batch, channels]``, or
             with the channels last.
-        targets: the target of each batch: a tensor, or nested tensors of which one alone may fit.
+        targets: the target of each batch, in any nesting; see `target_planes`.
 
     Returns:
         The key; None if the outputs exceed `MILD` and the targets do not decide.
@@ -48,26 +49,50 @@ def reading_of(outputs: Sequence[torch.Tensor], targets: Sequence[Any]) -> str |
     low, high = min(float(x.min()) for x in outputs), max(float(x.max()) for x in outputs)
     if low >= -1e-3 and high <= 1 + 1e-3:
         return "values"
-    if (labels := labels_last(outputs, targets)) is not None:
-        errors = _errors([x.movedim(-1, 1) for x in outputs], labels, ("sigmoid", "softmax"))
-        best = min(errors, key=errors.__getitem__)
-        return "sigmoid" if best == "sigmoid" else "softmax over the last dimension"
-    mask_255 = _is_mask_of_255(targets)
-    planes = [target_planes(output, target, mask_255) for output, target in zip(outputs, targets, strict=True)]
-    known = [found for found in planes if found is not None]
-    if len(known) == len(outputs) and any(where.any() for _, where, _ in known):
-        several = outputs[0].ndim > 1 and outputs[0].shape[1] > 1
-        if several and all(are_labels for _, _, are_labels in known):
-            names: tuple[str, ...] = ("softmax", "sigmoid")
-        else:
-            names = ("values", "sigmoid", "softmax") if several else ("values", "sigmoid")
-        errors = _errors(outputs, [(ideal, where) for ideal, where, _ in known], names)
-        best, second = sorted(errors, key=errors.__getitem__)[:2]
-        if "values" not in names or "values" not in (best, second) or errors[best] <= CLEAR * errors[second]:
-            return best
+    tensors = [[leaf for leaf in tree_leaves(target) if isinstance(leaf, torch.Tensor)] for target in targets]
+    alike = len({len(found) for found in tensors}) == 1
+    compared = [_nearest(outputs, candidates) for candidates in zip(*tensors, strict=True)] if alike else []
+    if fitting := [found for found in compared if found]:
+        _, reading = min(fitting, key=lambda found: found[0])
+        if reading:
+            return reading
     elif all(map(_are_log_probabilities, outputs)):
         return "softmax"  # the softmax of log-probabilities is the probabilities
     return "values" if max(-low, high) <= MILD else None
+
+
+def _nearest(outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> tuple[float, str | None] | None:
+    """Compare outputs with one of the tensors of their targets.
+
+    Returns:
+        The smallest squared error over the variance of the target, and the reading that has it (None where that is not
+        clear); None if the target does not fit.
+    """
+    names: tuple[str, ...]
+    if (last := labels_last(outputs, targets)) is not None:
+        pairs, names = last, ("sigmoid", "softmax")
+        outputs = [x.movedim(-1, 1) for x in outputs]
+    else:
+        mask_255 = _is_mask_of_255(targets)
+        planes = [target_planes(output, target, mask_255) for output, target in zip(outputs, targets, strict=True)]
+        fitting = [found for found in planes if found is not None]
+        if len(fitting) < len(outputs):
+            return None
+        pairs = [(ideal, where) for ideal, where, _ in fitting]
+        several = outputs[0].ndim > 1 and outputs[0].shape[1] > 1
+        if several and all(are_labels for _, _, are_labels in fitting):
+            names = ("softmax", "sigmoid")
+        else:
+            names = ("values", "sigmoid", "softmax") if several else ("values", "sigmoid")
+    known = torch.cat([ideal[where] for ideal, where in pairs])
+    if not len(known):
+        return None
+    errors = _errors(outputs, pairs, names)
+    best, second = sorted(errors, key=errors.__getitem__)[:2]
+    relative = errors[best] / max(float((known - known.mean()).square().sum()), 1e-12)
+    if "values" in (best, second) and errors[best] > CLEAR * errors[second]:
+        return relative, None
+    return relative, "softmax over the last dimension" if last is not None and best == "softmax" else best
 
 
 def target_of(paths: Sequence[Any], number: int, target: Any) -> Any:
@@ -79,16 +104,13 @@ def target_of(paths: Sequence[Any], number: int, target: Any) -> Any:
         target: the target, in any nesting.
 
     Returns:
-        The only tensor of the target; or the tensor at the place of the output; or, if there are as many tensors as
-        outputs, the one of this number; or else all of the target.
+        The tensor under the same key, if the target is a mapping with the keys of all outputs; else all of the target.
     """
-    tensors = [(path, leaf) for path, leaf in tree_leaves_with_path(target) if isinstance(leaf, torch.Tensor)]
-    if len(tensors) == 1:
-        return tensors[0][1]
-    by_path = dict(tensors)
-    if all(path in by_path for path in paths):
-        return by_path[paths[number]]
-    return tensors[number][1] if len(tensors) == len(paths) else target
+    if isinstance(target, Mapping):
+        by_path = {path: leaf for path, leaf in tree_leaves_with_path(target) if isinstance(leaf, torch.Tensor)}
+        if all(path in by_path for path in paths):
+            return by_path[paths[number]]
+    return target
 
 
 def _errors(
@@ -108,7 +130,7 @@ def _are_log_probabilities(output: torch.Tensor) -> bool:
 
 
 def labels_last(
-    outputs: Sequence[torch.Tensor], targets: Sequence[Any]
+    outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]
 ) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
     """Find integer labels ``[batch, *grid]`` for outputs whose channels are last, ``[batch, *grid, channels]``.
 
@@ -119,14 +141,10 @@ def labels_last(
     found = []
     for output, target in zip(outputs, targets, strict=True):
         shape = tuple(output.shape)
-        fits = [
-            leaf
-            for leaf in tree_leaves(target)
-            if isinstance(leaf, torch.Tensor) and _is_integer(leaf) and tuple(leaf.shape) == shape[:-1]
-        ]
-        if output.ndim < 3 or len(fits) != 1 or tuple(fits[0].shape[1:]) == shape[2:]:
+        fits = _is_integer(target) and tuple(target.shape) == shape[:-1] and tuple(target.shape[1:]) != shape[2:]
+        if output.ndim < 3 or not fits:
             return None
-        planes = _planes(fits[0].to(output.device), output.movedim(-1, 1), False)
+        planes = _planes(target.to(output.device), output.movedim(-1, 1), False)
         if planes is None:
             return None
         found.append((planes[0], (planes[1] > 0).expand_as(planes[0])))
@@ -134,34 +152,33 @@ def labels_last(
 
 
 def target_planes(
-    output: torch.Tensor, target: Any, mask_255: bool = False
+    output: torch.Tensor, target: torch.Tensor, mask_255: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, bool] | None:
     """Convert a target, in any of the usual forms, to the output that it asks for.
 
     Args:
         output: ``[batch, channels, *grid]``, ``[batch, channels]`` or ``[batch]``.
-        target: a tensor, or nested tensors of which exactly one fits. A target fits if it has shape ``[batch, channels,
-            *size]``, where the dimension of a single channel may be missing, or if it holds integer labels, ``[batch,
-            *size]`` or ``[batch, 1, *size]``, of no more classes than there are channels. Negative labels and 255 are
-            void. A target of another size than the output is resampled.
+        target: fits if it has shape ``[batch, channels, *size]``, where the dimension of a single channel may be
+            missing, or if it holds integer labels, ``[batch, *size]`` or ``[batch, 1, *size]``, of no more classes than
+            there are channels. Negative labels and 255 are void. Another size than that of the output is resampled.
         mask_255: whether an integer target for one channel is a mask of 0 and 255, so that 255 is not void.
 
     Returns:
         The ideal output, and a mask (bool) of where it is known, both in the shape of the output; and whether the
-        target holds labels of classes. None if nothing fits, or if several tensors do.
+        target holds labels of classes. None if it does not fit.
     """
     shaped = output if output.ndim > 1 else output.unsqueeze(1)
-    found = []
-    for leaf in tree_leaves(target):
-        if isinstance(leaf, torch.Tensor) and leaf.ndim and not leaf.is_complex() and len(leaf) == len(output):
-            planes = _planes(leaf.to(output.device), shaped, mask_255)
-            if planes is not None and planes[0].ndim == shaped.ndim:
-                ideal, known = (_resized(plane, shaped.shape[2:]) for plane in planes)
-                if ideal.shape == shaped.shape:
-                    where = (known > 1 - 1e-6).expand_as(shaped).reshape(output.shape)
-                    are_labels = _is_integer(leaf) and shaped.shape[1] > 1 and leaf.shape[1:2] != shaped.shape[1:2]
-                    found.append((ideal.view(output.shape), where, are_labels))
-    return found[0] if len(found) == 1 else None
+    if not target.ndim or target.is_complex() or len(target) != len(output):
+        return None
+    planes = _planes(target.to(output.device), shaped, mask_255)
+    if planes is None or planes[0].ndim != shaped.ndim:
+        return None
+    ideal, known = (_resized(plane, shaped.shape[2:]) for plane in planes)
+    if ideal.shape != shaped.shape:
+        return None
+    where = (known > 1 - 1e-6).expand_as(shaped).reshape(output.shape)
+    are_labels = _is_integer(target) and shaped.shape[1] > 1 and target.shape[1:2] != shaped.shape[1:2]
+    return ideal.view(output.shape), where, are_labels
 
 
 def _planes(target: torch.Tensor, output: torch.Tensor, mask_255: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -186,10 +203,9 @@ def _planes(target: torch.Tensor, output: torch.Tensor, mask_255: bool) -> tuple
     return F.one_hot(labels.squeeze(1), channels).movedim(-1, 1).float(), known.float()
 
 
-def _is_mask_of_255(targets: Sequence[Any]) -> bool:
+def _is_mask_of_255(targets: Sequence[torch.Tensor]) -> bool:
     """Whether the integer targets of all batches together hold 0 and 255 alone, as a mask in an image file does."""
-    tensors = [leaf for leaf in tree_leaves(list(targets)) if isinstance(leaf, torch.Tensor) and _is_integer(leaf)]
-    values = set().union(*(tensor.unique().tolist() for tensor in tensors if tensor.ndim > 1))
+    values = set[int]().union(*(target.unique().tolist() for target in targets if _is_integer(target)))
     return VOID_LABEL in values and values <= {0, VOID_LABEL}
 
 

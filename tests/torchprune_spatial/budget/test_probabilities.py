@@ -139,12 +139,14 @@ def test_255_is_void_or_the_object_by_all_batches():
 
 
 def test_targets_of_several_outputs():
-    depth, mask = torch.rand(2, 1, *GRID), torch.rand(2, 1, *GRID) > 0.5
-    outputs = {"mask": torch.zeros(1), "depth": torch.zeros(1)}
+    """By key; otherwise each output is compared with the target to which it comes nearest, whatever the order."""
+    torch.manual_seed(0)
+    depth, mask = 5 + 15 * torch.rand(2, 1, *GRID), torch.rand(2, 1, *GRID) > 0.5
+    outputs = {"depth": depth + 0.1, "mask": 8.0 * mask - 4}
     paths = [path for path, _ in tree_leaves_with_path(outputs)]
-    assert target_of(paths, 1, {"depth": depth, "mask": mask}) is depth  # by key
-    assert target_of(paths, 1, (mask, depth)) is depth  # by position
-    assert target_of(paths, 1, depth) is depth  # one for all
-    both = (mask, depth, depth)
-    assert target_of(paths, 1, both) is both
-    assert target_planes(depth, both) is None  # several fit
+    assert target_of(paths, 0, {"mask": mask, "depth": depth}) is depth
+    both = (mask, depth)
+    assert target_of(paths, 0, both) is both
+    for target in (both, (depth, mask), {"a": depth, "b": mask, "weight": torch.ones(3)}):
+        assert reading_of([outputs["depth"]], [target]) == "values"
+        assert reading_of([outputs["mask"]], [target]) == "sigmoid"
