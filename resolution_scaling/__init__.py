@@ -16,7 +16,7 @@ from .cost.profiling import profile
 from .rivals.model_scaling import ScaledModel, scale_model
 from .scaling import scale_resolution, undo_scaling
 from .vit.family import ViTFamily
-from .vit.registry import register_vit_family, token_sizes
+from .vit.registry import register_vit_family, token_sizes, unregister_vit_family
 from .vit.scaling import scale_vit, undo_vit_scaling
 from .vit.sizes import TokenSizes
 
@@ -43,4 +43,5 @@ __all__ = [
     "undo_first_conv_reduction",
     "undo_scaling",
     "undo_vit_scaling",
+    "unregister_vit_family",
 ]

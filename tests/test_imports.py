@@ -17,11 +17,11 @@ FLOORS = ("torchprune_spatial", "resolution_scaling", "resolution_scaling.nni", 
 """Packages whose rooms have an order of their own in README's *Layout*."""
 
 HEAVY = ("nni", "timm", "torchvision", "matplotlib", "pandas", "scipy", "onnx", "triton")
-ROOMS_OF_HOSTS = {
+ROOMS_OF_LIBRARIES = {
     "nni": ("resolution_scaling.nni.*", "torchprune_spatial.nni.step"),
     "torchvision": ("resolution_scaling.adapting.transforms",),
 }
-"""Where a host may be imported at the top of a file: rooms that are nothing without it."""
+"""The modules that are of no use without a library; they may import it at the top of the file."""
 
 
 def rooms(floor: str) -> dict[str, Path]:
@@ -172,11 +172,11 @@ def test_nothing_depends_on_assertions():
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text("utf-8")))), path
 
 
-@pytest.mark.parametrize("host", HEAVY)
-def test_hosts_are_imported_where_they_are_used(host):
-    allowed = ROOMS_OF_HOSTS.get(host, ())
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_are_imported_where_they_are_used(library):
+    allowed = ROOMS_OF_LIBRARIES.get(library, ())
     for path in ALL_FILES:
-        if any(name.split(".")[0] == host for name in imports(path, everywhere=False)):
+        if any(name.split(".")[0] == library for name in imports(path, everywhere=False)):
             assert any(fnmatch.fnmatch(module_name(path), room) for room in allowed), path
 
 
@@ -198,8 +198,8 @@ SCRIPT = """
 import json, sys
 import torch
 known, found = set(sys.modules), {}
-for host, package in (("torch", "resolution_scaling"), ("torch_pruning", "torchprune_spatial")):
-    __import__(host)  # with what it brings itself: Torch-Pruning imports timm where that is installed
+for library, package in (("torch", "resolution_scaling"), ("torch_pruning", "torchprune_spatial")):
+    __import__(library)  # with what it brings itself: Torch-Pruning imports timm where that is installed
     known |= set(sys.modules)
     __import__(package)
     found[package] = sorted({name.split(".")[0] for name in set(sys.modules) - known})

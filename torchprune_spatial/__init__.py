@@ -1,7 +1,7 @@
 """Spatial-mask pruning for Torch-Pruning: importing this package adds its criteria to ``tp.importance``."""
 
 from . import report
-from .budget.pruning import prune_to
+from .budget import Allocation, prune_to, register_allocation, unregister_allocation
 from .calibration.statistics import Calibration
 from .check.network import check_network
 from .criteria import CalibratedImportance, ChannelImportance, register_criterion, unregister_criterion
@@ -20,6 +20,7 @@ from .residuals.mixed_connectivity import decouple_residuals
 __all__ = [
     "CUSTOMIZED_PRUNERS",
     "APoZImportance",
+    "Allocation",
     "CalibratedImportance",
     "Calibration",
     "ChannelImportance",
@@ -34,10 +35,12 @@ __all__ = [
     "decouple_residuals",
     "load_pruned",
     "prune_to",
+    "register_allocation",
     "register_criterion",
     "remove_dead_channels",
     "report",
     "save_pruned",
+    "unregister_allocation",
     "unregister_criterion",
     "update_attention",
 ]

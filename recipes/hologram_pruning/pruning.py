@@ -25,9 +25,10 @@ class Pruning:
     Attributes:
         criterion: the name of a criterion.
         keep_fraction: the paper's ``fract``; 1 for the unpruned network.
-        literal: whether the union of two top sets of ``fract`` is kept (Algorithm 1), which has more filters. Only the
-            spatial mask has it; all others keep ``int(fract * channels)`` filters of each layer.
-        mixed: whether connectivity is mixed, so that the branches of an addition keep filters of their own.
+        literal: whether each layer keeps the whole union of the top sets of object and background, as Algorithm 1 says.
+            The union usually has more than ``int(fract * channels)`` filters, which each layer keeps if this is False.
+            Only the spatial mask can be literal.
+        mixed: whether the branches of an addition may keep different filters (mixed connectivity).
     """
 
     criterion: str

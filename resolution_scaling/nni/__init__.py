@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..ground.lazy_names import lazy_names
 from .algorithms.registry import Algorithm, algorithm_names, find_algorithm, register_algorithm, unregister_algorithm
 from .algorithms.resolution import RESOLUTION
-from .tuners import Tuner, register_tuner
+from .tuners import Tuner, register_tuner, unregister_tuner
 
 if TYPE_CHECKING:
     from .joint_search.searching import resume_search, search
@@ -28,6 +28,7 @@ __all__ = [
     "resume_search",
     "search",
     "unregister_algorithm",
+    "unregister_tuner",
 ]
 
 HOMES = {

@@ -98,6 +98,7 @@ def _layers(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 
 def _is_depthwise(layer: nn.Conv2d) -> bool:
+    """Whether each output channel reads one input channel, and each input channel is read by one output channel."""
     return layer.groups == layer.in_channels == layer.out_channels > 1
 
 

@@ -15,13 +15,15 @@ from .sizes import TokenSizes
 VIT_FAMILIES: dict[str, ViTFamily] = {
     family.name: family for family in (TorchvisionViT(), TorchvisionSwin(), TimmViT())
 }
-"""The families by name. The family that was registered last is asked first; ``del VIT_FAMILIES[name]`` removes one."""
+"""The families by name. The family that was registered last is asked first."""
 
 FamilyClass = TypeVar("FamilyClass", bound=type[ViTFamily])
 
 
 def register_vit_family(family: FamilyClass) -> FamilyClass:
     """Add a family of vision transformers to those that can be scaled. Can be used as a decorator.
+
+    `unregister_vit_family` removes the family again.
 
     Args:
         family: a subclass of `ViTFamily`, which is called without arguments.
@@ -40,10 +42,21 @@ def register_vit_family(family: FamilyClass) -> FamilyClass:
         known = ", ".join(map(repr, VIT_FAMILIES))
         raise ValueError(
             f"name of {family.__name__} is {name!r}; expected a name that no other family has (there are {known}): "
-            "rename it, or remove the other one by del VIT_FAMILIES[name]"
+            "rename it, or remove the other one by unregister_vit_family"
         )
     VIT_FAMILIES[name] = family()
     return family
+
+
+def unregister_vit_family(name: str) -> None:
+    """Remove a family from those that can be scaled.
+
+    Raises:
+        ValueError: no family has this name.
+    """
+    if name not in VIT_FAMILIES:
+        raise ValueError(f"no family is named {name!r}; known are {', '.join(map(repr, VIT_FAMILIES))}")
+    del VIT_FAMILIES[name]
 
 
 def find_vit_family(model: nn.Module) -> ViTFamily | None:

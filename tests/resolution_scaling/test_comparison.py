@@ -10,6 +10,8 @@ from torch import nn
 
 import resolution_scaling as rs
 
+from .pictures import assert_shows
+
 
 @pytest.fixture(scope="module")
 def comparison():
@@ -44,8 +46,12 @@ def test_table_csv_and_plot(comparison, tmp_path):
     assert [row["setting"] for row in rows] == ["256 px", "160 px", "128 px", "160 px"]
     axes = comparison.plot(tmp_path / "costs.png").axes[0]
     assert [line.get_label() for line in axes.get_lines()] == ["whole", "RC", "FCR"]
-    assert list(axes.get_lines()[1].get_xdata()) == [float(rows[i]["flops"]) / 1e9 for i in (2, 1)]
-    assert (tmp_path / "costs.png").stat().st_size > 0
+    assert [axes.get_xlabel(), axes.get_ylabel()] == ["GFLOPs", "memory, MB"]
+    for line, own_rows in zip(axes.get_lines(), [(0,), (2, 1), (3,)], strict=True):
+        assert line.get_xdata().tolist() == [float(rows[i]["flops"]) / 1e9 for i in own_rows]
+        assert line.get_ydata().tolist() == [float(rows[i]["memory_bytes"]) / 1e6 for i in own_rows]
+    assert [text.get_text() for text in axes.texts] == ["256 px", "128 px", "160 px", "160 px"]
+    assert_shows(tmp_path / "costs.png", axes.figure, [line.get_color() for line in axes.get_lines()])
 
 
 def test_a_vit_is_counted_at_the_size_that_it_works_at():

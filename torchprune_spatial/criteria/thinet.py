@@ -70,7 +70,18 @@ def rescaling(gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 
 
 def gram_of_group(gram: torch.Tensor, member: Member, channels: int) -> torch.Tensor:
-    """Gram matrix of a group's channels, ``[channels, channels]``: sums over the layer's channels at each position."""
+    """Compute the Gram matrix of a group's channels from that of a layer's channels.
+
+    If several channels of the layer belong to one channel of the group, their entries are added.
+
+    Args:
+        gram: the matrix of all channels that the layer reads.
+        member: the layer, and which of its channels belong to which channel of the group.
+        channels: the number of channels of the group.
+
+    Returns:
+        ``[channels, channels]``.
+    """
     gram = gram[member.channels][:, member.channels]
     rows = gram.new_zeros(channels, len(gram)).index_add_(0, member.positions, gram)
     return gram.new_zeros(channels, channels).index_add_(1, member.positions, rows)

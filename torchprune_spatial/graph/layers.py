@@ -17,7 +17,12 @@ CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether Torch-Pruning takes the layer for a depthwise convolution: its outputs are pruned with its inputs."""
+    """Whether Torch-Pruning takes the layer for a depthwise convolution: its outputs are pruned with its inputs.
+
+    Torch-Pruning does not look at the inputs, so this is True even if an output adds several of them, as in
+    ``nn.Conv2d(8, 4, 3, groups=4)``. `resolution_scaling.rivals.narrowing` scales inputs and outputs apart, and takes
+    only those convolutions for depthwise that have as many inputs as outputs.
+    """
     return isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == layer.out_channels > 1
 
 

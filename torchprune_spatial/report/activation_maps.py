@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.nn as nn
 
+from resolution_scaling.ground.arguments import whole_number
 from resolution_scaling.ground.figures import COLORS, TEXT, new_figure, saved
 
 from ..criteria.ranking import union_scores
@@ -89,12 +90,10 @@ def plot_activation_maps(
 def _chosen(of: RegionResponses, filters: int | Sequence[int]) -> tuple[list[int], list[int]]:
     """The filters to show: ``(kept ones, removed ones)``."""
     count = len(of.kept)
-    if not isinstance(filters, int):
-        if wrong := [number for number in filters if not (isinstance(number, int) and 0 <= number < count)]:
-            raise ValueError(f"filters holds {wrong[0]!r}; {of.layer!r} has the filters 0 to {count - 1}")
-        return [i for i in filters if of.kept[i]], [i for i in filters if not of.kept[i]]
-    if filters < 1:
-        raise ValueError(f"filters is {filters}; expected at least 1, or the numbers of filters")
+    if isinstance(filters, Iterable):
+        numbers = [whole_number(i, f"a filter of {of.layer!r}", least=0, most=count - 1) for i in filters]
+        return [i for i in numbers if of.kept[i]], [i for i in numbers if not of.kept[i]]
+    filters = whole_number(filters, "filters", example="filters=4 or filters=[0, 5]")
     best_of_each = of.means.argsort(1, descending=True).T.flatten().tolist()
     kept = [i for i in dict.fromkeys(best_of_each) if of.kept[i]]
     removed = [i for i in union_scores(of.means, of.overall).argsort(descending=True).tolist() if not of.kept[i]]

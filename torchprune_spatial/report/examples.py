@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from resolution_scaling.ground.arguments import whole_number
 from resolution_scaling.ground.models import device_of, evaluating
 
 from ..calibration.batches import CalibrationData
@@ -101,15 +102,14 @@ def example(calibration: Calibration, number: int, model: nn.Module | None = Non
     """One image, by its number in the order of the loader.
 
     Raises:
+        TypeError: the number is not a whole number.
         ValueError: there is no such image.
     """
-    count = 0
-    if isinstance(number, int) and number >= 0:
-        for count, found in enumerate(examples_in(calibration, model), 1):
-            if count == number + 1:
-                return found
-    there = f"from 0 to {count - 1}: the loader has {count} images" if count else "from 0"
-    raise ValueError(f"image is {number!r}; expected a whole number {there}")
+    number, count = whole_number(number, "image", least=0), 0
+    for count, found in enumerate(examples_in(calibration, model), 1):
+        if count == number + 1:
+            return found
+    raise ValueError(f"image is {number}; expected a whole number from 0 to {count - 1}: the loader has {count} images")
 
 
 def regions_in(calibration: Calibration, names: Sequence[str] | None = None) -> dict[int, str]:

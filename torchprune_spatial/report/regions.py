@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn as nn
 
+from resolution_scaling.ground.arguments import whole_number
 from resolution_scaling.ground.figures import SMALL, TEXT, new_figure, saved
 
 from ..calibration.statistics import Calibration
@@ -89,7 +90,7 @@ def _coverages(
 ) -> list[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
     """For each grid its title, and which cells are pure and what share each region covers (`Example.coverage`)."""
     network, found = None, []
-    for grid in [grids] if isinstance(grids, (str, int)) else grids:
+    for grid in [grids] if isinstance(grids, str) or not isinstance(grids, Iterable) else grids:
         if isinstance(grid, str):
             if model is None:
                 raise ValueError(f"grids holds the layer {grid!r}: pass its network too, as model")
@@ -97,11 +98,12 @@ def _coverages(
                 criterion = SpatialMaskImportance(calibration)
                 network = ReadNetwork(criterion, model, shown.inputs, {"forward_fn": calibration.forward})
             rows, columns = maps_of(network, grid, shown).shape[1:]
-            shape = rows, columns
         else:
-            shape = (grid, grid) if isinstance(grid, int) else grid
-        if len(shape) != 2 or not all(isinstance(cells, int) and cells > 0 for cells in shape):
-            raise ValueError(f"grids holds {grid!r}; expected names of layers, numbers, or pairs (rows, columns)")
+            given = tuple(grid) if isinstance(grid, Iterable) else (grid, grid)
+            if len(given) != 2:
+                raise ValueError(f"grids holds {grid!r}; expected names of layers, numbers, or pairs (rows, columns)")
+            rows, columns = (whole_number(cells, "a number in grids", example="grids=[8, (4, 8)]") for cells in given)
+        shape = rows, columns
         title = f"{shape[0]} x {shape[1]} cells"
         found.append((f"{grid}\n{title}" if isinstance(grid, str) else title, shown.coverage(shape)))
     return found

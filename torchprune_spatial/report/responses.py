@@ -29,10 +29,11 @@ class RegionResponses:
         top: size of the top sets of Algorithm 1 whose union is kept. Because a pruner's number of filters can lie
             between two unions, a part of the next larger union may be kept too. None if what is kept is no such union
             (another criterion, several steps, an output of the network), or if nothing is removed.
-        thresholds: threshold of Algorithm 1 in each region, ``[regions]``; None if ``top`` is. A filter is in a top set
-            if its mean is at or above one of them; of equal means `union_of_tops` takes the right number. For a
-            fraction the threshold is ``quantile(means, 1 - fract)``; else it lies midway between the last filter that
-            is in the top set and the first that is not.
+        thresholds: threshold of Algorithm 1 in each region, ``[regions]``; None if ``top`` is. The top set of a region
+            holds the filters whose means in it reach its threshold; if several means equal the threshold,
+            `union_of_tops` takes only as many of them as ``top`` allows. If ``kept`` is a fraction, the threshold is
+            ``quantile(means, 1 - fract)``; otherwise it lies midway between the lowest mean in the top set and the
+            highest mean outside.
     """
 
     layer: str

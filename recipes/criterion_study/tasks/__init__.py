@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from .task import TASKS, Images, Task, register_task
+from .task import TASKS, Images, Task, register_task, unregister_task
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["TASKS", "Images", "Task", "register_task"]
+__all__ = ["TASKS", "Images", "Task", "register_task", "unregister_task"]

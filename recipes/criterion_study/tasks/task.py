@@ -97,3 +97,14 @@ def register_task(kind: Kind) -> Kind:
     if TASKS.setdefault(name, kind) is not kind:
         raise ValueError(f"name of {kind.__name__} is {name!r}, which {TASKS[name].__name__} has; choose another")
     return kind
+
+
+def unregister_task(name: str) -> None:
+    """Remove a task, so that the command line does not find it any more.
+
+    Raises:
+        ValueError: no task has this name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no task is named {name!r}; known are {', '.join(map(repr, TASKS))}")
+    del TASKS[name]

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from .tuner import Tuner
+
+Kind = TypeVar("Kind", bound=type[Tuner])
 
 _tuners: dict[str, type[Tuner]] = {}
 
 
-def register_tuner(tuner: type[Tuner], *, replace: bool = False) -> None:
-    """Let searches name a tuner. `unregister_tuner` is the way back.
+def register_tuner(tuner: Kind, *, replace: bool = False) -> Kind:
+    """Let searches name a tuner. Can be used as a class decorator. `unregister_tuner` removes the tuner again.
 
     Args:
         tuner: the class, with a ``name``.
         replace: whether to replace a tuner that has this name already.
 
+    Returns:
+        The class.
+
     Raises:
-        TypeError: it is no subclass of `Tuner`, or has no name.
-        ValueError: the name is taken.
+        TypeError: it is not a subclass of `Tuner`.
+        ValueError: its name is not an identifier, or another tuner has the same name.
+
+    Example:
+        >>> @register_tuner
+        ... class Halving(Tuner):
+        ...     name = "Halving"
     """
-    if not isinstance(tuner, type) or not issubclass(tuner, Tuner) or not isinstance(getattr(tuner, "name", None), str):
-        raise TypeError(f"tuner is {tuner!r}; expected a subclass of Tuner, itself, with a name such as 'TPE'")
-    if tuner.name.lower() in _tuners and not replace:
-        raise ValueError(f"there is a tuner {tuner.name!r} already: choose another name, or pass replace=True")
-    _tuners[tuner.name.lower()] = tuner
+    if not (isinstance(tuner, type) and issubclass(tuner, Tuner)):
+        raise TypeError(f"tuner is {tuner!r}; expected a subclass of Tuner (the class, not an instance)")
+    name = getattr(tuner, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name of {tuner.__name__} is {name!r}; expected a word such as 'TPE'")
+    if name.lower() in _tuners and not replace:
+        raise ValueError(f"there is a tuner {name!r} already: choose another name, or pass replace=True")
+    _tuners[name.lower()] = tuner
+    return tuner
 
 
 def unregister_tuner(name: str) -> type[Tuner]:

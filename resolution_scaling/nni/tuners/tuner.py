@@ -34,12 +34,12 @@ class Tuner:
             trial failed which has reported.
 
     Example:
-        >>> class Halving(Tuner):
+        >>> @register_tuner
+        ... class Halving(Tuner):
         ...     name = "Halving"
         ...
         ...     def implementation(self, generation):
         ...         return Implementation("halving_tuner.HalvingTuner", Path(__file__).parent)
-        >>> register_tuner(Halving)
         >>> search(MyModule, size=[112, 160], tuner="Halving", output="results/halving")
     """
 

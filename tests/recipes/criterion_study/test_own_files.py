@@ -8,12 +8,12 @@ import torch
 from recipes.criterion_study.__main__ import main
 from recipes.criterion_study.__main__ import parse_arguments as study_arguments
 from recipes.criterion_study.experiment import PRESETS
-from recipes.criterion_study.tasks import TASKS, Task, register_task
+from recipes.criterion_study.tasks import TASKS, Task, register_task, unregister_task
 from recipes.datasets.digits import load_digits
 from recipes.datasets.holography import OPTICS, HologramSimulation, register_optics
 from recipes.hologram_pruning.__main__ import _preset
 from recipes.hologram_pruning.__main__ import parse_arguments as hologram_arguments
-from torchprune_spatial import unregister_criterion
+from torchprune_spatial import unregister_allocation, unregister_criterion
 
 from .test_criterion_study import TINY
 
@@ -52,6 +52,18 @@ class WeakestImportance(MeanActivationImportance):
     def __call__(self, group):
         scores = super().__call__(group)
         return None if scores is None else -scores
+'''
+ALLOCATION = '''
+"""No step is taken."""
+from torchprune_spatial import Allocation, register_allocation
+
+
+@register_allocation
+class Nothing(Allocation):
+    name = "nothing"
+
+    def order(self, work):
+        return []
 '''
 OPTICS_FILE = '''
 """A camera in place of a hologram: the sensor sees the object itself."""
@@ -150,3 +162,21 @@ def test_an_unknown_name_is_explained(capsys):
     with pytest.raises(SystemExit):
         study_arguments(["--tasks", "magic"])
     assert "argument --tasks: invalid choice: 'magic'" in capsys.readouterr().err
+
+
+def test_a_task_is_unregistered_by_its_name():
+    unregister_task("denoising")
+    assert "denoising" not in TASKS
+    with pytest.raises(ValueError, match="no task is named 'denoising'; known are "):
+        unregister_task("denoising")
+
+
+def test_an_allocation_of_ones_own(tmp_path):
+    (tmp_path / "nothing.py").write_text(ALLOCATION)
+    command = ["--import", str(tmp_path / "nothing.py"), "--allocations", "nothing"]
+    try:
+        assert list(study_arguments(command).allocations) == ["nothing"]
+    finally:
+        unregister_allocation("nothing")
+    with pytest.raises(SystemExit):
+        study_arguments(["--allocations", "nothing"])

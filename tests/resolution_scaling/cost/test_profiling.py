@@ -10,6 +10,8 @@ from torch import nn
 
 from resolution_scaling.cost.profiling import profile
 
+from ..pictures import assert_shows
+
 
 def test_a_convolutional_network_by_hand():
     model = nn.Sequential(
@@ -277,7 +279,13 @@ def test_report_as_text_json_and_bars(tmp_path):
     assert read["operators"]["addmm"]["macs"] == 32
     figure = report.plot(tmp_path / "report.png")
     assert [axes.get_xlabel() for axes in figure.axes] == ["MFLOPs", "weights, MB", "largest operator, MB"]
-    assert (tmp_path / "report.png").stat().st_size > 0
+    widths = [[bar.get_width() for bar in axes.patches] for axes in figure.axes]
+    costs = report.rows().values()
+    assert widths[0] == [cost.flops / 1e6 for cost in costs]
+    assert widths[1] == [cost.weight_bytes / 1e6 for cost in costs]
+    assert widths[2] == [cost.largest_operator_bytes / 1e6 for cost in costs]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0.0", "0.1", "2"]
+    assert_shows(tmp_path / "report.png", figure, [bar.get_facecolor() for bar in figure.axes[0].patches])
 
 
 def test_a_network_that_does_nothing():

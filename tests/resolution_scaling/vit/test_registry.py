@@ -73,7 +73,7 @@ class ShortViTFamily(rs.ViTFamily):
 def registered():
     rs.register_vit_family(ShortViTFamily)
     yield
-    del VIT_FAMILIES[ShortViTFamily.name]
+    rs.unregister_vit_family(ShortViTFamily.name)
 
 
 @pytest.mark.usefixtures("registered")
@@ -106,6 +106,15 @@ def test_names_are_unique():
         rs.register_vit_family(ShortViTFamily)
 
 
+def test_families_are_unregistered_by_their_names():
+    rs.register_vit_family(ShortViTFamily)
+    rs.unregister_vit_family("short ViT")
+    assert "short ViT" not in VIT_FAMILIES
+    assert not is_vit(ShortViT())
+    with pytest.raises(ValueError, match="no family is named 'short ViT'; known are 'torchvision"):
+        rs.unregister_vit_family("short ViT")
+
+
 @pytest.mark.parametrize("family", [ShortViT, ShortViTFamily(), "timm"])
 def test_only_families_are_registered(family):
     with pytest.raises(TypeError, match="expected a subclass of ViTFamily"):
@@ -135,7 +144,7 @@ def test_the_last_family_is_asked_first():
             scale_vit(timm.create_model("vit_tiny_patch16_224", depth=1), patch_size=8)
         scale_vit(timm_vit(), patch_size=8)
     finally:
-        del VIT_FAMILIES[WideTimm.name]
+        rs.unregister_vit_family(WideTimm.name)
 
 
 def test_a_family_without_rebuild_has_no_rivals():
@@ -147,7 +156,7 @@ def test_a_family_without_rebuild_has_no_rivals():
         with pytest.raises(TypeError, match=r"ShortViT cannot be built with other dimensions .*'short ViT'"):
             rs.scale_model(ShortViT(), "depth", size=1)
     finally:
-        del VIT_FAMILIES[NoRivals.name]
+        rs.unregister_vit_family(NoRivals.name)
 
 
 @pytest.mark.parametrize("build", [resnet18, lambda: nn.Sequential(timm_vit()), lambda: nn.Linear(2, 2)])

@@ -53,7 +53,17 @@ def test_layers_behind_pooling_have_no_map():
         report.plot_activation_maps(importance, model, EXAMPLE, "0", 0.5)
 
 
-@pytest.mark.parametrize("filters", [0, [9], [-1], [0.5]])
-def test_wrong_filters(net, importance, filters):
-    with pytest.raises(ValueError, match="filters"):
+@pytest.mark.parametrize(
+    ("filters", "error", "message"),
+    [
+        (0, ValueError, "filters is 0; expected a whole number above 0"),
+        (2.0, TypeError, "filters is 2.0; expected a whole number above 0"),
+        ([9], ValueError, "a filter of '0' is 9; expected a whole number from 0 to 5"),
+        ([-1], ValueError, "a filter of '0' is -1"),
+        ([0.5], TypeError, "a filter of '0' is 0.5"),
+        ([True], TypeError, "a filter of '0' is True"),
+    ],
+)
+def test_wrong_filters(net, importance, filters, error, message):
+    with pytest.raises(error, match=message):
         report.plot_activation_maps(importance, net, EXAMPLE, "0", 0.5, filters=filters)

@@ -54,9 +54,11 @@ def test_every_region_of_a_label_map_has_a_row():
     ("arguments", "error", "message"),
     [
         ({"image": 4}, ValueError, "image is 4; expected a whole number from 0 to 3: the loader has 4 images"),
-        ({"image": -1}, ValueError, "image is -1"),
+        ({"image": -1}, ValueError, "image is -1; expected a whole number of at least 0"),
+        ({"image": 0.0}, TypeError, "image is 0.0; expected a whole number of at least 0"),
         ({"grids": ["0"]}, ValueError, "pass its network too"),
-        ({"grids": [0]}, ValueError, "grids holds 0"),
+        ({"grids": [0]}, ValueError, "a number in grids is 0; expected a whole number above 0"),
+        ({"grids": [(2, 4.0)]}, TypeError, "a number in grids is 4.0"),
         ({"grids": [1]}, ValueError, "grid of one cell"),
         ({"grids": [(2, 2, 2)]}, ValueError, "grids holds"),
         ({"picture": "output"}, ValueError, "picture is 'output'"),

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from resolution_scaling.nni import Tuner, register_tuner, search
-from resolution_scaling.nni.tuners import TPE, Implementation, find_tuner, tuner_names, unregister_tuner
+from resolution_scaling.nni import Tuner, register_tuner, search, unregister_tuner
+from resolution_scaling.nni.tuners import TPE, Implementation, find_tuner, tuner_names
 
 from ..joint_search.search_module import Searched, flops
 
@@ -69,11 +69,29 @@ def test_a_tuner_is_registered_once():
     assert tuner_names() == ["Anneal", "Cautious", "Evolution", "GridSearch", "Random", "SMAC", "TPE"]
     with pytest.raises(ValueError, match="there is a tuner 'Cautious' already"):
         register_tuner(Cautious)
-    register_tuner(Cautious, replace=True)
-    with pytest.raises(TypeError, match="expected a subclass of Tuner, itself, with a name"):
-        register_tuner(Cautious())
-    with pytest.raises(TypeError, match="expected a subclass of Tuner, itself, with a name"):
-        register_tuner(type("Nameless", (Tuner,), {}))
+    assert register_tuner(Cautious, replace=True) is Cautious
+
+
+@pytest.mark.parametrize("tuner", [Cautious(), int, "Cautious"])
+def test_only_classes_of_tuners_are_registered(tuner):
+    with pytest.raises(TypeError, match="expected a subclass of Tuner"):
+        register_tuner(tuner)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"name": ""}, {"name": "two words"}, {"name": 3}])
+def test_names_of_tuners_are_words(attributes):
+    with pytest.raises(ValueError, match=r"name of Mine is .*; expected a word such as 'TPE'"):
+        register_tuner(type("Mine", (Tuner,), attributes))
+
+
+def test_registering_decorates_a_class():
+    @register_tuner
+    class Halving(Tuner):
+        name = "Halving"
+
+    assert isinstance(find_tuner("halving"), Halving)
+    assert unregister_tuner("Halving") is Halving
+    assert "Halving" not in tuner_names()
 
 
 def test_unknown_tuners_cannot_be_unregistered():
