@@ -13,7 +13,7 @@ from .base import Allocation, Step, Work, register_allocation
 
 
 @register_allocation
-class Cost(Allocation):
+class CostAllocation(Allocation):
     """Channels with the smallest loss per saved cost are removed first.
 
     The loss of a removal is the increase of ``1 / s``, where ``s`` is the share of the sum of its scores that the group

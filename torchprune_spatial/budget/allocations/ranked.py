@@ -12,7 +12,7 @@ from .base import Allocation, Step, Work, register_allocation
 
 
 @register_allocation
-class Uniform(Allocation):
+class UniformAllocation(Allocation):
     """Every group loses the same share of its channels."""
 
     name: ClassVar[str] = "uniform"
@@ -23,7 +23,7 @@ class Uniform(Allocation):
 
 
 @register_allocation
-class Global(Allocation):
+class GlobalAllocation(Allocation):
     """The channels with the lowest scores of the network are removed first. Scores must be comparable across layers."""
 
     name: ClassVar[str] = "global"
@@ -34,7 +34,7 @@ class Global(Allocation):
 
 
 @register_allocation
-class Isomorphic(Allocation):
+class IsomorphicAllocation(Allocation):
     """Among groups of one kind, the lowest scores are removed first; every kind loses the same share of its channels.
 
     Fang et al., "Isomorphic pruning for vision models", ECCV 2024.

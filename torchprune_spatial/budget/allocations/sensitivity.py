@@ -23,7 +23,7 @@ SHARES = (0.0, 0.125, 0.25, 0.5, 0.75)
 
 
 @register_allocation
-class Sensitivity(Allocation):
+class SensitivityAllocation(Allocation):
     """Channels whose removal changes the outputs least per saved cost are removed first.
 
     Each group is pruned alone at about five strengths, including folding, and the outputs are compared with those of
