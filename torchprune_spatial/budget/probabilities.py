@@ -88,6 +88,9 @@ def _nearest(outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -
     if not len(known):
         return None
     errors = _errors(outputs, pairs, names)
+    if last is None and mask_255 and "values" in names:  # the outputs may be trained towards 255 itself
+        of_255 = [(VOID_LABEL * ideal, where) for ideal, where in pairs]
+        errors["values"] = min(errors["values"], _errors(outputs, of_255, ["values"])["values"] / VOID_LABEL**2)
     best, second = sorted(errors, key=errors.__getitem__)[:2]
     relative = errors[best] / max(float((known - known.mean()).square().sum()), 1e-12)
     if "values" in (best, second) and errors[best] > CLEAR * errors[second]:

@@ -182,6 +182,8 @@ def _allocation(allocation: str | None, options: dict[str, Any], importance: Imp
 
 
 def _folding(fold: bool | Fold, importance: Importance) -> Fold | None:
+    if callable(method := getattr(fold, "fold", None)):  # an importance: calling it would only score
+        return method
     if callable(fold):
         return fold
     if not isinstance(fold, bool):

@@ -35,6 +35,8 @@ def register_criterion(criterion: type[Criterion]) -> type[Criterion]:
         ... class MedianImportance(CalibratedImportance):
         ...     name = "median"
     """
+    if not (isinstance(criterion, type) and issubclass(criterion, ChannelImportance)):
+        raise TypeError(f"criterion is {criterion!r}; expected a subclass of ChannelImportance (the class itself)")
     name = getattr(criterion, "name", None)
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name of {criterion.__name__} is {name!r}; expected a word such as 'mean_activation'")

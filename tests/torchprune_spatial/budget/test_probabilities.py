@@ -150,3 +150,10 @@ def test_targets_of_several_outputs():
     for target in (both, (depth, mask), {"a": depth, "b": mask, "weight": torch.ones(3)}):
         assert reading_of([outputs["depth"]], [target]) == "values"
         assert reading_of([outputs["mask"]], [target]) == "sigmoid"
+
+
+def test_values_up_to_255_with_a_mask_of_0_and_255_as_target():
+    torch.manual_seed(0)
+    mask = (torch.rand(4, 1, *GRID) > 0.7).float()
+    assert reading_of([255 * mask + 8 * torch.randn(mask.shape)], [(255 * mask).byte()]) == "values"
+    assert reading_of([9 * mask - 4], [(255 * mask).byte()]) == "sigmoid"

@@ -231,6 +231,18 @@ def test_nothing_else_is_needed_to_fold_and_to_allocate():
     assert torch.equal(weights[0], weights[1])
 
 
+def test_an_importance_in_place_of_its_fold():
+    """Importances are callable too, but calling one only scores."""
+    model, data = ResUNet(4).eval(), calibration(images=8, size=32, channels=1)
+    pruned, options = [], {"compression": 2, "allocation": "cost", "ignored_layers": None}
+    for as_object in (True, False):
+        network, importance = copy.deepcopy(model), InterpolativeImportance(data)
+        options["ignored_layers"] = [network.output]
+        prune_to(network, data[0][0][:1], importance, fold=importance if as_object else True, **options)
+        pruned.append(network.state_dict())
+    assert all(torch.equal(value, pruned[1][name]) for name, value in pruned[0].items())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"samples": 0}, "samples is 0; expected"), ({"ridge": -1}, "ridge is -1; expected a number of at least 0")],

@@ -75,3 +75,9 @@ def test_a_class_of_torch_prunings_name_is_refused():
     with pytest.raises(ValueError, match=r"tp\.importance has a RandomImportance already"):
         register_criterion(kind)
     assert tp.importance.RandomImportance is not kind
+
+
+@pytest.mark.parametrize("criterion", [int, tp.importance.RandomImportance, "apoz"])
+def test_only_importances_of_ours_are_registered(criterion):
+    with pytest.raises(TypeError, match="expected a subclass of ChannelImportance"):
+        register_criterion(criterion)

@@ -87,6 +87,7 @@ def register_allocation(allocation: type[Kind]) -> type[Kind]:
     """Register an allocation under its `name`; a class decorator.
 
     Raises:
+        TypeError: it is not a subclass of `Allocation`.
         ValueError: the name is not a word, or another allocation has it.
 
     Example:
@@ -94,6 +95,8 @@ def register_allocation(allocation: type[Kind]) -> type[Kind]:
         ... class DeepestFirst(Allocation):
         ...     name = "deepest_first"
     """
+    if not (isinstance(allocation, type) and issubclass(allocation, Allocation)):
+        raise TypeError(f"allocation is {allocation!r}; expected a subclass of Allocation (the class, not an instance)")
     name = getattr(allocation, "name", None)
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name of {allocation.__name__} is {name!r}; expected a word such as 'uniform'")

@@ -49,3 +49,9 @@ def test_names(name):
 def test_what_is_not_there_cannot_be_taken_out():
     with pytest.raises(ValueError, match="no allocation is named 'magic'; known are"):
         unregister_allocation("magic")
+
+
+@pytest.mark.parametrize("allocation", [int, "uniform", None])
+def test_only_allocations_are_registered(allocation):
+    with pytest.raises(TypeError, match="expected a subclass of Allocation"):
+        register_allocation(allocation)
