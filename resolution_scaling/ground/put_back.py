@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,14 +19,11 @@ def restoring_attributes(model: nn.Module) -> Iterator[None]:
     This undoes changes that assign new tensors or numbers, as pruning does. Values that are written into existing
     tensors are not restored (see `restoring_values`), nor are replaced submodules.
     """
-    parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
-    before = [dict(part) for part in parts]
+    put_back = _attributes_of(model)
     try:
         yield
     finally:
-        for part, contents in zip(parts, before, strict=True):
-            part.clear()
-            part.update(contents)
+        put_back()
 
 
 @contextmanager
@@ -36,14 +33,11 @@ def restoring_values(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
     Args:
         tensors: such as ``model.parameters()`` and ``model.buffers()``.
     """
-    tensors = list(tensors)
-    before = [tensor.detach().clone() for tensor in tensors]
+    put_back = _values_of(tensors)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for tensor, values in zip(tensors, before, strict=True):
-                tensor.copy_(values)
+        put_back()
 
 
 @contextmanager
@@ -80,17 +74,35 @@ def undoing_failures(model: nn.Module) -> Iterator[None]:
 
     For changes that are kept unless they fail. A copy of all values is kept meanwhile.
     """
-    parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
-    before = [dict(part) for part in parts]
-    tensors = [*model.parameters(), *model.buffers()]
-    values = [tensor.detach().clone() for tensor in tensors]
+    put_attributes_back, put_values_back = _attributes_of(model), _values_of((*model.parameters(), *model.buffers()))
     try:
         yield
     except BaseException:
+        put_attributes_back()
+        put_values_back()
+        raise
+
+
+def _attributes_of(model: nn.Module) -> Callable[[], None]:
+    """Remember the parameters, buffers and attributes of each module; the function that is returned puts them back."""
+    parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
+    before = [dict(part) for part in parts]
+
+    def put_back() -> None:
         for part, contents in zip(parts, before, strict=True):
             part.clear()
             part.update(contents)
+
+    return put_back
+
+
+def _values_of(tensors: Iterable[torch.Tensor]) -> Callable[[], None]:
+    """Remember the values of tensors; the function that is returned puts them back."""
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+    def put_back() -> None:
         with torch.no_grad():
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.copy_(value)
-        raise
+            for tensor, values in before:
+                tensor.copy_(values)
+
+    return put_back

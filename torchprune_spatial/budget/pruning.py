@@ -150,7 +150,8 @@ def prune_to(
             calibration=data,
             loss=loss,
         )
-        rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), list(limits), tried)
+        before = {name: cost[""] for name, cost in costs.items()}
+        rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), before, tried)
         if not rehearsal.order:
             raise ValueError(
                 f"{type(model).__name__} has no channel to remove: importance, ignored_layers, round_to or "

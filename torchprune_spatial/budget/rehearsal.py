@@ -29,7 +29,7 @@ class Rehearsal:
         options: other arguments of Torch-Pruning's pruner.
         groups: the scored groups by name; None for groups that must not be pruned.
         order: the steps.
-        limits: the quantities that are counted, keys of `LIMITS`.
+        before: the counts of the unpruned network, by the name of the limit, a key of `LIMITS`.
         tried: called after each rehearsal.
 
     Attributes:
@@ -43,14 +43,13 @@ class Rehearsal:
         options: Mapping[str, Any],
         groups: Mapping[str, ScoredGroup | None],
         order: Sequence[Step],
-        limits: Sequence[str],
+        before: Mapping[str, float],
         tried: Callable[[], object] = lambda: None,
     ):
         self._tried = tried
         self.model, self.example_inputs, self.options = model, example_inputs, dict(options)
-        self.groups, self.order, self.limits = groups, list(order), limits
-        self._before = self._counts(model, example_inputs, self.options["forward_fn"])
-        self._reached: dict[int, dict[str, float]] = {0: dict.fromkeys(limits, 1.0)}
+        self.groups, self.order, self.before = groups, list(order), before
+        self._reached: dict[int, dict[str, float]] = {0: dict.fromkeys(before, 1.0)}
         self._drop_refused()
 
     def reached(self, steps: int) -> dict[str, float]:
@@ -77,11 +76,8 @@ class Rehearsal:
             pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps))
             PruningRecord(model).step(pruner)
         self._tried()
-        after = self._counts(model, example_inputs, forward)
-        return {name: self._before[name] / max(1, after[name]) for name in self.limits}, pruner.refused
-
-    def _counts(self, model: nn.Module, example_inputs: Any, forward: Any) -> dict[str, float]:
-        return {name: LIMITS[name](model, example_inputs, forward)[""] for name in self.limits}
+        after = {name: LIMITS[name](model, example_inputs, forward)[""] for name in self.before}
+        return {name: count / max(1, after[name]) for name, count in self.before.items()}, pruner.refused
 
     def _drop_refused(self) -> None:
         """Drop the second half of the steps of each group that Torch-Pruning refuses, until it refuses none."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch_pruning.dependency import Group
 
-from ..calibration.batches import Forward
 from ..calibration.measurements import MeanMagnitude, Measurement, NonzeroShare
-from ..calibration.statistics import Calibration
-from .base import CalibratedImportance, Normalizer
+from .mean_activation import MeanActivationImportance
 from .registry import register_criterion
 
 
 @register_criterion
-class APoZImportance(CalibratedImportance):
+class APoZImportance(MeanActivationImportance):
     """Remove the filters whose activations are most often zero (average percentage of zeros).
 
     Hu, Peng, Tai, Tang, "Network trimming: a data-driven neuron pruning approach towards efficient deep
@@ -33,16 +30,6 @@ class APoZImportance(CalibratedImportance):
     """
 
     name: ClassVar[str] = "apoz"
-
-    def __init__(
-        self,
-        loader: Iterable[Any] | Calibration,
-        *,
-        group_reduction: str = "mean",
-        normalizer: Normalizer = "max",
-        forward: Forward | None = None,
-    ):
-        super().__init__(loader, forward=forward, group_reduction=group_reduction, normalizer=normalizer)
 
     def measurements(self) -> list[Measurement]:
         """Shares of activations that are not zero, and mean activations."""
