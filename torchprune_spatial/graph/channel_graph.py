@@ -15,7 +15,7 @@ from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import call_model, sentence
-from resolution_scaling.ground.meta import with_values
+from resolution_scaling.ground.meta import call_on_meta, with_values
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from .channels import Channels, Coupled
@@ -94,11 +94,12 @@ class ChannelGraph(DependencyGraph):
             Whatever the model raises when it is run.
         """
         if any(tensor.is_meta and tensor.is_floating_point() for tensor in (*model.parameters(), *model.buffers())):
+            forward = None if forward_fn is call_on_meta else forward_fn
             real, inputs, kinds, layers, params = with_values(
                 model, example_inputs, customized_pruners, ignored_layers, ignored_params
             )
             graph = ChannelGraph().build_dependency(
-                real, inputs, call_model, output_transform, None, kinds, layers, params, verbose, verify
+                real, inputs, forward, output_transform, None, kinds, layers, params, verbose, verify
             )
             vars(self).update(vars(graph.on(model)))
             return self
@@ -288,9 +289,7 @@ class ChannelGraph(DependencyGraph):
             for label in (smaller, larger)
             if label != FROZEN and (smaller != FROZEN or larger not in single)  # a dimension of size 1 has no labels
         }
-        return sorted(
-            {side.name for side in self.sides if wrong & set(self.channels.classes.of(side.labels).tolist())}
-        )
+        return sorted({side.name for side in self.sides if wrong & set(self.channels.classes.of(side.labels).tolist())})
 
     # ---- removing
 

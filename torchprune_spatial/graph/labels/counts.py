@@ -188,7 +188,9 @@ class Count(int):
     def __eq__(self, other: Any) -> bool:
         equal = int.__eq__(self, other) is True
         if equal and isinstance(other, Count) and self.numbers.following:
-            known = [isinstance(variable, Attribute) for terms in (self.terms, other.terms) for v in terms for variable in v]
+            known = [
+                isinstance(variable, Attribute) for terms in (self.terms, other.terms) for v in terms for variable in v
+            ]
             if any(known) and not all(known):
                 self.numbers.equal.append((self - other).terms)
         return equal
@@ -228,7 +230,9 @@ def calling_code(*skipped: str) -> Any:
     """The function that runs now, outside of the given files and of PyTorch."""
     frame: Any = inspect.currentframe()
     skipped = (*skipped, __file__)
-    while frame is not None and (frame.f_code.co_filename in skipped or f"{os.sep}torch{os.sep}" in frame.f_code.co_filename):
+    while frame is not None and (
+        frame.f_code.co_filename in skipped or f"{os.sep}torch{os.sep}" in frame.f_code.co_filename
+    ):
         frame = frame.f_back
     return frame and frame.f_code
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from .classes import FROZEN, LabelClasses
 from .counts import Attribute, Labels, Numbers, Terms
 from .sizes import Relation
