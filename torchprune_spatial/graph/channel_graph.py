@@ -115,10 +115,7 @@ class ChannelGraph(DependencyGraph):
         for name, parameter in model.named_parameters():
             if any(parameter is ignored for ignored in self.ignored_params):
                 frozen[name] = "it is one of ignored_params"
-        for layer in ignored_layers or ():
-            for name, parameter in model.named_parameters():
-                if any(parameter is own for own in layer.parameters()):
-                    frozen[name] = "it is one of ignored_layers"
+        self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
         traced = trace(model, self._forward, customized=self._customized(), frozen=frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
         self.channels = Channels(traced)
