@@ -106,7 +106,7 @@ class ChannelGraph(DependencyGraph):
             for name, parameter in model.named_parameters():
                 if any(parameter is own for own in layer.parameters()):
                     frozen[name] = "it is one of ignored_layers"
-        traced = trace(model, self._forward, customized=self._customized(), frozen=frozen)
+        traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
         self.channels = Channels(traced)
         self._bind()
@@ -255,7 +255,7 @@ class ChannelGraph(DependencyGraph):
                 self.model,
                 self._forward,
                 known=(self.channels.classes, self.channels.axes),
-                customized=self._customized(),
+                customized=self.customized(),
             )
         wrong = {label for pair in again.classes.joined for label in pair if label != FROZEN}
         return sorted(
@@ -383,7 +383,8 @@ class ChannelGraph(DependencyGraph):
         chosen[classes] = True
         return [side for side in self.sides if bool(chosen[self.channels.classes.of(side.labels)].any())]
 
-    def _customized(self) -> dict[nn.Module, bool]:
+    def customized(self) -> dict[nn.Module, bool]:
+        """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""
         found = {}
         for module in self.model.modules():
             pruner = self.CUSTOMIZED_PRUNERS.get(module) or self.CUSTOMIZED_PRUNERS.get(type(module))
