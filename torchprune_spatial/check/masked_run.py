@@ -57,7 +57,7 @@ class MaskedRun:
         """
         expected = self.outputs(inputs)
         with torch.no_grad():
-            found = tensors_in(self.forward(self.graph.model, inputs))
+            found = tensors_in(self.forward(self.graph.model, copy.deepcopy(inputs)))
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, expected)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"the pruned network's outputs have shapes {shapes[0]}; the unpruned one's {shapes[1]}")
@@ -78,7 +78,7 @@ class MaskedRun:
         _set_to_zero(model, self._axes, gone[self._classes.root])
         traced = trace(
             model,
-            lambda: results.append(self.forward(model, inputs)) or results,  # type: ignore[func-returns-value]
+            lambda: results.append(self.forward(model, copy.deepcopy(inputs))),  # some networks write into them
             known=(self._classes, self._axes),
             customized={model.get_submodule(name): same for name, same in self._customized.items()},
             dispatch=lambda following: _MaskedDispatch(following, gone),
@@ -225,4 +225,4 @@ AVERAGES: dict[str, Average] = {
     **dict.fromkeys(("logsumexp", "_softmax", "_log_softmax", "_safe_softmax"), _without(-math.inf)),
     **dict.fromkeys(("prod", "cumprod", "all"), _without(1)),
 }
-"""Operations that average over channels or compare them. Sums, matrix products and euclidean norms need only the zeros."""
+"""Operations that average over channels or compare them. Sums, matrix products and euclidean norms need but zeros."""
