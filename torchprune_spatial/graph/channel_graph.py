@@ -116,7 +116,7 @@ class ChannelGraph(DependencyGraph):
             if any(parameter is ignored for ignored in self.ignored_params):
                 frozen[name] = "it is one of ignored_params"
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
-        traced = trace(model, self._forward, customized=self._customized(), frozen=frozen)
+        traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
         self.channels = Channels(traced)
         self._bind()
@@ -277,7 +277,7 @@ class ChannelGraph(DependencyGraph):
                 self.model,
                 self._forward,
                 known=(self.channels.classes, self.channels.axes),
-                customized=self._customized(),
+                customized=self.customized(),
             )
         single = {int(self.channels.classes.of(labels)) for labels in self.channels.axes.values() if len(labels) == 1}
         wrong = {
@@ -409,7 +409,8 @@ class ChannelGraph(DependencyGraph):
         chosen[classes] = True
         return [side for side in self.sides if bool(chosen[self.channels.classes.of(side.labels)].any())]
 
-    def _customized(self) -> dict[nn.Module, bool]:
+    def customized(self) -> dict[nn.Module, bool]:
+        """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""
         found = {}
         for module in self.model.modules():
             pruner = self.CUSTOMIZED_PRUNERS.get(module) or self.CUSTOMIZED_PRUNERS.get(type(module))

@@ -224,7 +224,7 @@ class Channels:
         tensor: Any = module._parameters.get(attribute)
         if tensor is None:
             return
-        factors = torch.where(rows, scale, 1.0).to(tensor.device, tensor.dtype)
+        factors = torch.ones(len(rows), dtype=tensor.dtype).masked_fill(rows, scale).to(tensor.device)
         shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
         scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
         scaled.grad = tensor.grad

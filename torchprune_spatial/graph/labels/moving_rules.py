@@ -148,7 +148,7 @@ def reduce(following: Following, call: Call) -> None:
         following.set(call.result, following.elementwise(call.inputs, call.output.shape))
         return
     x = call.inputs[0]
-    dims = _reduced(call, x)
+    dims = reduced_dims(call, x)
     keeps = call.output.dim() == x.dim()
     tracks = []
     for track in following.get(x):
@@ -161,7 +161,8 @@ def reduce(following: Following, call: Call) -> None:
     following.set(call.result, tracks)
 
 
-def _reduced(call: Call, x: torch.Tensor) -> set[int]:
+def reduced_dims(call: Call, x: torch.Tensor) -> set[int]:
+    """The dimensions of its input that a reduction reduces."""
     position = 2 if call.name in ("linalg_vector_norm", "norm") else 1
     given: Any = call.args[position] if len(call.args) > position else call.kwargs.get("dim")
     if isinstance(given, bool) or given is None or given == []:

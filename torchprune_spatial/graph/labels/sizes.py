@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .classes import varying
-from .counts import Attribute, Count, Labels, Numbers, Terms, calling_code
+from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
 from .following import Following
 
 LITERAL = "the code has a number for it"
@@ -280,11 +280,19 @@ class Sizes(TorchFunctionMode):
     def multiplied(self, tensor: torch.Tensor, value: float) -> None:
         """Find out whether a factor of a tensor is a power of a count that the same code has computed with."""
         code = calling_code(__file__)
-        for used in reversed(self.numbers.as_values):
-            for power in (-0.5, 0.5, -1.0):
-                if used.code is code and not used.explained and math.isclose(value, used.value**power, rel_tol=1e-9):
-                    used.explained = self.factor(tensor, used.terms, power)
-                    return
+        found = [
+            (used, power)
+            for used in (*self.numbers.as_integers, *self.numbers.as_values)
+            for power in (-0.5, 0.5, -1.0)
+            if used.code is code and math.isclose(value, used.value**power, rel_tol=1e-9)
+        ]
+        if not found:
+            return
+        used, power = next((pair for pair in reversed(found) if not pair[0].explained), found[-1])
+        if self.factor(tensor, used.terms, power):
+            used.explained = True
+        else:
+            self.numbers.as_values.append(AsValue(used.terms, used.value, code))
 
     def factor(self, tensor: torch.Tensor, terms: Terms, power: float) -> bool:
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""
