@@ -7,7 +7,7 @@ import dataclasses
 import torch.nn.functional as F
 from torch import nn
 
-from .labels import FROZEN, NONE, Labelled
+from .labels import NONE, Labelled
 from .network import Operation
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -49,7 +49,7 @@ class Convolution(Operation):
             elif reads > 1:
                 of_weight = follower.label(weight, 1, channel % reads)
                 follower.not_compared |= of_weight
-                follower.aligned.append((labels[1] or {FROZEN}) | of_weight)
+                follower.aligned.append((labels[1] or follower.stuck()) | of_weight)
 
         def of_output(channel):
             labels = follower.label(bias, 0, channel)

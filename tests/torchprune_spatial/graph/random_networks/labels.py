@@ -1,7 +1,7 @@
 """Which coordinates of parameters must be removed together, followed element by element in plain loops.
 
-A coordinate is ``(parameter name, dimension, index)``. Each element of a tensor has, for each of its dimensions, a set of
-coordinates: if one of them is removed, so is the element. Operations move these sets, unite them, or freeze them.
+A coordinate is ``(parameter name, dimension, index)``. Each element of a tensor has, for each of its dimensions, a set
+of coordinates: if one of them is removed, so is the element. Operations move these sets, unite them, or freeze them.
 """
 
 from __future__ import annotations
@@ -72,10 +72,11 @@ class Follower:
 
     Attributes:
         frozen: labels that cannot be removed.
-        aligned: sets of labels of which the last elements of equally long blocks are removed together. This is more than
-            is needed where only as many must be removed from each block; it is one way to remove as many.
+        aligned: sets of labels at the same place of blocks from which as many must be removed. To remove each set
+            together is one way to do so.
         counted: sets of labels, of all the blocks from which as many must be removed: any of these may be united.
-        not_compared: coordinates that are shared by several blocks, such as the inputs of a grouped convolution's weight.
+        not_compared: coordinates that are shared by several blocks, such as the inputs of a grouped convolution.
+        markers: labels that stand for elements without labels.
     """
 
     def __init__(self, shapes: dict[str, Sequence[int]]):
@@ -85,6 +86,7 @@ class Follower:
         self.aligned: list[Labels] = []
         self.counted: list[Labels] = []
         self.not_compared: set[Coordinate] = set()
+        self.markers: set[Coordinate] = set()
 
     def label(self, parameter: str, dimension: int, index: int) -> Labels:
         """The label of one index of a parameter; none if the dimension has size 1, or if there is no such parameter."""
@@ -102,6 +104,12 @@ class Follower:
     def freeze(self, labels: Iterable[Coordinate]) -> None:
         self.frozen |= set(labels)
 
+    def stuck(self) -> Labels:
+        """A new label that stands for elements without labels; what is united with it cannot be removed."""
+        marker = ("stuck", 0, len(self.markers))
+        self.markers.add(marker)
+        return frozenset([marker])
+
     def meet(self, one: Labels, other: Labels) -> Labels:
         """Both stand at one index of a dimension: they are united; frozen, if one of them has no labels."""
         if one and other:
@@ -110,17 +118,21 @@ class Follower:
             self.freeze(one | other)
         return one | other
 
+    def removable(self, x: Labelled) -> Labelled:
+        """Without the labels that are frozen already: what cannot be removed does not tie what can to anything."""
+        return Labelled(x.shape, lambda index: [labels - self.frozen for labels in x.at[index]])
+
     def combine(self, a: Labelled, b: Labelled) -> Labelled:
         """Element-wise combination, with broadcasting."""
         rank = max(len(a.shape), len(b.shape))
         a, b = (
             moved(
                 x,
-                (1,) * (rank - len(x.shape)) + x.shape,
-                lambda index, new=rank - len(x.shape): index[new:],
-                [[]] * (rank - len(x.shape)) + [[d] for d in range(len(x.shape))],
+                (1,) * new + x.shape,
+                lambda index, new=new: index[new:],
+                [[]] * new + [[d] for d in range(len(x.shape))],
             )
-            for x in (a, b)
+            for x, new in ((x, rank - len(x.shape)) for x in (a, b))
         )
         shape = [max(sizes) for sizes in zip(a.shape, b.shape, strict=True)]
 
@@ -155,7 +167,7 @@ class Follower:
         for sets in zip(*blocks, strict=True):
             self.aligned.append(NONE.union(*sets))
             if not all(sets) or len(blocks[0]) == 1:
-                self.aligned.append(NONE.union(*sets) | {FROZEN})
+                self.aligned.append(NONE.union(*sets) | self.stuck())
 
     def classes(self, united: Iterable[Labels] = ()) -> list[set[Coordinate]]:
         """The partition of all labels that were met; with further sets united."""
@@ -163,10 +175,6 @@ class Follower:
         for labels in (*([label] for label in self.frozen), *united):
             unite(sets, labels)
         return list({id(labels): labels for labels in sets.values()}.values())
-
-
-FROZEN: Coordinate = ("frozen", 0, 0)
-"""Stands in a set of labels for an element that cannot be removed."""
 
 
 def unite(sets: dict[Coordinate, set[Coordinate]], labels: Iterable[Coordinate]) -> None:

@@ -208,7 +208,7 @@ class Flatten(Operation):
         features = 1
         for size in x.shape[1:]:
             features *= size
-        return moved(x, (x.shape[0], features), source, [[0], list(range(1, len(x.shape)))])
+        return moved(follower.removable(x), (x.shape[0], features), source, [[0], list(range(1, len(x.shape)))])
 
 
 @dataclasses.dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""What random networks are made of: each recipe looks for tensors that it can take, and adds one or a few operations."""
+"""What random networks are made of: each recipe looks for tensors that it can take, and adds one or more operations."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def concatenation(b: Builder):
 
 
 def halved(b: Builder):
-    """Both halves of a tensor: multiplied with each other, one of them convolved and concatenated, or one left unread."""
+    """Both halves of a tensor: multiplied with each other, one of them convolved and concatenated, or none read."""
     x = b.pick("map", "tokens", where=lambda x: b.channels(x) % 2 == 0 and b.channels(x) >= 4)
     way, dimension = b.choose(("chunk", "split", "slice")), {1: 1, 2: -1}[b.channel_dimension(x)]
     first, second = (b.do(Half(way, which, dimension), x) for which in (0, 1))

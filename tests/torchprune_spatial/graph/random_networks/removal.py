@@ -11,7 +11,7 @@ from torch import nn
 
 from .convolutions import Convolution
 from .elementwise import Activation
-from .labels import FROZEN, Coordinate, Labelled, coordinates
+from .labels import Coordinate, Labelled, coordinates
 from .network import Network, mask_of
 
 
@@ -24,7 +24,8 @@ class Reference:
         joined: as ``classes``, where blocks that must lose as many channels are united, the last channels with each
             other: each of these can be removed alone.
         widest: as ``classes``, where all channels of such blocks are united: no wider sets are allowed.
-        not_compared: coordinates that are shared by several blocks, and some that are no coordinates of a parameter.
+        components: as ``widest``, with those that hold frozen coordinates.
+        not_compared: parameters and dimensions whose coordinates are shared by several blocks.
     """
 
     def __init__(self, net: Network):
@@ -32,24 +33,27 @@ class Reference:
         self.follower, self.values = net.follow()
         self.coordinates = coordinates(net)
         follower = self.follower
-        self.not_compared = follower.not_compared
+        self.not_compared = {coordinate[:2] for coordinate in follower.not_compared}
         everything, _ = self._split([])
-        self.classes = [c for c in (labels - self.not_compared for labels in everything) if c]
-        self.frozen = self.coordinates - set().union(*everything) - self.not_compared
+        self.classes = [c for c in map(self.compared, everything) if c]
+        self.frozen = self.compared(self.coordinates - set().union(*everything))
         self.joined, _ = self._split(follower.aligned)
-        self.widest, _ = self._split([*follower.aligned, *follower.counted])
+        self.widest, stuck = self._split([*follower.aligned, *follower.counted])
+        self.components = self.widest + stuck
 
     def _split(self, united) -> tuple[list[set[Coordinate]], list[set[Coordinate]]]:
         classes = self.follower.classes(united)
         met = set().union(*classes)
         classes += [{coordinate} for coordinate in sorted(self.coordinates - met)]
-        stuck = self.follower.frozen | {FROZEN}
+        stuck = self.follower.frozen | self.follower.markers
         return [c for c in classes if not c & stuck], [c for c in classes if c & stuck]
 
-    @property
-    def is_constrained(self) -> bool:
-        """Whether as many channels must be removed from several blocks."""
-        return bool(self.follower.counted or self.follower.aligned)
+    def compared(self, labels: set[Coordinate]) -> set[Coordinate]:
+        return {coordinate for coordinate in labels if coordinate[:2] not in self.not_compared}
+
+    def closure(self, removed: set[Coordinate]) -> set[Coordinate]:
+        """What must be removed with these coordinates, numbers of channels aside."""
+        return removed.union(*(labels for labels in self.follower.classes() if labels & removed))
 
     def choice(self, random: Random, share: float = 0.4) -> set[Coordinate]:
         """Some of the joined classes: no dimension of a parameter is emptied."""
