@@ -23,73 +23,95 @@ def attend(q, k, v, scale, bias, sdpa):
     return F.softmax(weights, -1) @ v
 
 
-def follow_heads(follower, q, k, v, heads, fused):
-    """Labels of queries and keys of a head are united; each head must lose as many channels as the others."""
+def blocks_of(tokens, heads):
+    size = tokens.shape[-1] // heads
+    channels = [tokens.at[(0, 0, channel)][2] for channel in range(tokens.shape[-1])]
+    return [channels[start : start + size] for start in range(0, tokens.shape[-1], size)]
 
-    def blocks_of(x):
-        size = x.shape[-1] // heads
-        channels = [x.at[(0, 0, channel)][2] for channel in range(x.shape[-1])]
-        return [channels[start : start + size] for start in range(0, x.shape[-1], size)]
+
+def follow_heads(follower, q, k, v, heads, fused, more=()):
+    """Labels of queries and keys of a head are united; each head must lose as many channels as the others.
+
+    Args:
+        fused: whether queries, keys and values come from one layer, of which each third must lose as many.
+        more: more blocks that must lose as many channels as a head.
+    """
 
     for (batch, token, channel), labels in q.at.items():
         del token
         for other in range(k.shape[1]):
             follower.meet(labels[2], k.at[(batch, other, channel)][2])
     if fused:
-        follower.blocks([*blocks_of(q), *blocks_of(k), *blocks_of(v)])
+        follower.blocks([*blocks_of(q, heads), *blocks_of(k, heads), *blocks_of(v, heads), *more])
     else:
-        follower.blocks([*blocks_of(q), *blocks_of(k)])
-        follower.blocks(blocks_of(v))
+        follower.blocks([*blocks_of(q, heads), *blocks_of(k, heads)])
+        follower.blocks(blocks_of(v, heads))
     for x in (q, k, v):
         for labels in x.at.values():
             follower.freeze(labels[1])  # tokens are looked at by all others
     return Labelled((q.shape[0], q.shape[1], v.shape[2]), lambda i: [NONE, NONE, v.at[(i[0], 0, i[2])][2]])
 
 
+class AttentionLayer(nn.Module):
+    """Self-attention of a vision transformer, which finds the number of channels of a head in one of three ways.
+
+    Args:
+        inner: the number of channels of the queries, of the keys, and of the values.
+        way: "inferred" from the layer's output; from the "inputs", as in older code, where there must be as many; or an
+            "attribute".
+    """
+
+    def __init__(self, inputs, inner, outputs, heads, way, sdpa, position):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(inputs, 3 * inner), nn.Linear(inner, outputs)
+        self.heads, self.head_dim, self.way, self.sdpa = heads, inner // heads, way, sdpa
+        self.position = nn.Parameter(torch.ones(heads, position, position)) if position else None
+
+    def forward(self, x):
+        b, n, c = x.shape
+        qkv = self.qkv(x)
+        size = {
+            "inferred": qkv.shape[-1] // (3 * self.heads),
+            "inputs": c // self.heads,
+            "attribute": self.head_dim,
+        }[self.way]
+        q, k, v = qkv.reshape(b, n, 3, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+        y = attend(q, k, v, 0.3, self.position, self.sdpa)
+        return self.proj(y.transpose(1, 2).reshape(b, n, size * self.heads))
+
+
 @dataclasses.dataclass(eq=False)
 class SelfAttention(Operation):
-    """One linear layer for queries, keys and values; ``inner`` is the number of channels of each of them."""
+    """One linear layer for queries, keys and values; ``position`` tokens have a bias of their positions, if not 0."""
 
     name: str
     inputs: int
     inner: int
     outputs: int
     heads: int
-    tokens: int
+    way: str
     sdpa: bool
-    biased: bool
+    position: int
 
     def layers(self):
-        layers = {
-            f"{self.name}_qkv": nn.Linear(self.inputs, 3 * self.inner),
-            f"{self.name}_proj": nn.Linear(self.inner, self.outputs),
-        }
-        if self.biased:
-            layers[f"{self.name}_position"] = nn.Parameter(
-                torch.ones(self.heads, self.tokens, self.tokens, dtype=torch.float64)
-            )
-        return layers
+        sizes = (self.inputs, self.inner, self.outputs, self.heads)
+        return {self.name: AttentionLayer(*sizes, self.way, self.sdpa, self.position)}
 
     def run(self, net, x):
-        b, n, _ = x.shape
-        qkv = getattr(net, f"{self.name}_qkv")(x)
-        qkv = qkv.reshape(b, n, 3, self.heads, qkv.shape[-1] // (3 * self.heads)).permute(2, 0, 3, 1, 4)
-        bias = getattr(net, f"{self.name}_position") if self.biased else None
-        y = attend(qkv[0], qkv[1], qkv[2], 0.3, bias, self.sdpa)
-        return getattr(net, f"{self.name}_proj")(y.transpose(1, 2).reshape(b, n, -1))
+        return getattr(net, self.name)(x)
 
     def follow(self, follower, x):
-        qkv = follow_linear(follower, x, f"{self.name}_qkv.weight", f"{self.name}_qkv.bias")
+        qkv = follow_linear(follower, x, f"{self.name}.qkv.weight", f"{self.name}.qkv.bias")
         parts = [
             Labelled((*x.shape[:2], self.inner), lambda i, part=part: qkv.at[(*i[:2], part * self.inner + i[2])])
             for part in range(3)
         ]
-        if self.biased:
-            for labels in follower.parameter(f"{self.name}_position").at.values():
-                for along in labels:
-                    follower.freeze(along)
-        y = follow_heads(follower, *parts, self.heads, fused=True)
-        return follow_linear(follower, y, f"{self.name}_proj.weight", f"{self.name}_proj.bias")
+        if self.position:
+            for labels in follower.parameter(f"{self.name}.position").at.values():
+                follower.freeze(NONE.union(*labels))
+        more = blocks_of(x, self.heads) if self.way == "inputs" else []
+        y = follow_heads(follower, *parts, self.heads, fused=True, more=more)
+        return follow_linear(follower, y, f"{self.name}.proj.weight", f"{self.name}.proj.bias")
 
 
 @dataclasses.dataclass(eq=False)

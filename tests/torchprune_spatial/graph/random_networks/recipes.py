@@ -250,16 +250,14 @@ def to_map(b: Builder):
 def attended(b: Builder, x: str) -> str:
     heads = b.choose((1, 2))
     outputs = b.choose((b.channels(x), b.width()))
-    operation = SelfAttention(
-        b.name("attention"),
-        b.channels(x),
-        heads * b.choose((2, 3)),
-        outputs,
-        heads,
-        b.shape(x)[1],
-        b.chance(0.5),
-        b.chance(0.3),
-    )
+    inputs, way = b.channels(x), b.choose(("inferred", "inputs", "attribute"))
+    inner = heads * b.choose((2, 3))
+    if way == "inputs" and (inputs % heads or inputs < 2 * heads):
+        way = "inferred"
+    if way == "inputs":
+        inner = inputs
+    position = b.shape(x)[1] if b.chance(0.3) else 0
+    operation = SelfAttention(b.name("attention"), inputs, inner, outputs, heads, way, b.chance(0.5), position)
     return b.do(operation, x)
 
 
@@ -366,7 +364,10 @@ def tied_weight(b: Builder):
 SIMPLE = (convolution, convolution, batch_norm, activation, inplace_relu, residual, concatenation, resample)
 """Recipes of networks on which Torch-Pruning's own graph is right."""
 
-ALL = tuple(
+RARE = (tied_weight, dynamic_convolution, mean_over_space, pixel_shuffle, class_token, cross_attention, shared_module)
+"""Recipes that often find no tensor that they can take: these are tried twice as often."""
+
+ALL = RARE + tuple(
     recipe
     for name, recipe in list(globals().items())
     if getattr(recipe, "__module__", None) == __name__ and recipe.__code__.co_argcount == 1 and name != "like_another"

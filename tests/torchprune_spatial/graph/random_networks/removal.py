@@ -9,6 +9,7 @@ from random import Random
 import torch
 from torch import nn
 
+from .attention import AttentionLayer
 from .convolutions import Convolution
 from .elementwise import Activation
 from .labels import Coordinate, Labelled, coordinates
@@ -97,14 +98,14 @@ def sliced(net: Network, removed: set[Coordinate]) -> Network:
     new: dict[nn.Parameter, nn.Parameter] = {}
     for name, parameter in net.named_parameters():
         new[parameter] = nn.Parameter(without(parameter.detach(), name, removed))
-    for path, module in net.named_modules():
+    for path, module in reversed(list(net.named_modules())):  # layers before those that they are part of
         before = {name: parameter for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)}
         for name, parameter in before.items():
             setattr(module, name, new[parameter])
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.dim() == 1:
                 setattr(module, name, without(buffer, f"{path}.weight", removed))
-        if before:
+        if before or isinstance(module, AttentionLayer):
             _set_sizes(module, before["weight"].shape if "weight" in before else ())
     return net
 
@@ -134,6 +135,10 @@ def _set_sizes(module: nn.Module, before: tuple[int, ...]) -> None:
         module.num_channels = module.weight.shape[0]
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, AttentionLayer):
+        module.head_dim = module.proj.in_features // module.heads
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
 
 
 def is_rectangular(values: dict[str, Labelled], classes: list[set[Coordinate]], frozen: set[Coordinate]) -> bool:
