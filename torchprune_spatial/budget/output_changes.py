@@ -18,6 +18,7 @@ from ..calibration.batches import Batch
 from ..calibration.measurements import pad
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration
+from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import Member, channel_layers, members_that_read, producers_in
 from ..graph.layers import CHANNEL_LAYERS, channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
@@ -107,12 +108,13 @@ class OutputChanges:
         """
         dep = group[0].dep
         idxs = [group[0].idxs[position] for position in positions]
-        removed = graph_of(group).get_pruning_group(dep.target.module, dep.handler, idxs)
+        graph = graph_of(group)
+        removed = graph.get_pruning_group(dep.target.module, dep.handler, idxs)
         tensors = (*self.model.parameters(), *self.model.buffers())
         with restoring_values(tensors) if self.fold else contextlib.nullcontext(), torch.no_grad():
             if self.fold:
                 self.fold(removed)
-            with _held_at_zero(members_that_read(removed, channel_layers(graph_of(removed)))):
+            with _without(removed):
                 if self.loss is not None:
                     return max(0.0, _finite(self._losses(self._outputs())) - self._whole_loss)
                 return _finite(self._difference(self._read(self._real(found)) for found in self._outputs()))
@@ -207,6 +209,19 @@ class _RegionSums:
 def _finite(change: float) -> float:
     """The change; a very large number where the pruned network gives NaN or infinity."""
     return change if math.isfinite(change) else 1e30
+
+
+@contextlib.contextmanager
+def _without(group: Group) -> Iterator[None]:
+    """A context in which the channels of a group are removed, or read as zero where they are only Torch-Pruning's."""
+    graph = graph_of(group)
+    if isinstance(graph, ChannelGraph):
+        with graph.trying():
+            group.prune(record_history=False)
+            yield
+    else:
+        with _held_at_zero(members_that_read(group, channel_layers(graph))):
+            yield
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`check_network`: does Torch-Pruning map a network's channels rightly, and does the network run with one less?"""
+"""`check_network`: what of a network can be pruned, and what cannot and why."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from resolution_scaling.ground.progress import progress as with_bar
 from resolution_scaling.ground.progress import showing_progress
 
 from ..graph.attention import attention_heads
+from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import channel_layers, producers_in, producers_of
+from ..graph.labels.trace import OUTPUT
 from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import OutputTrace
 from ..graph.private_names import channel_groups_of, own_containers
+from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .problems import NetworkCheck, NetworkProblem
 from .trial_removal import TrialRemoval
 from .zeroed_channels import ZeroingTest
@@ -38,41 +41,50 @@ def check_network(
     model: nn.Module,
     example_inputs: Any,
     *,
+    graph: str = "channels",
     channels: int = 3,
     ignored_layers: Iterable[nn.Module | nn.Parameter] = (),
     num_heads: Mapping[nn.Module, int] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> NetworkCheck:
-    """Find the layers of a network that Torch-Pruning cannot prune rightly, before pruning it.
+    """Find out what of a network can be pruned, and what cannot and why, before pruning it.
 
-    Every group of coupled layers is examined on a copy; the network itself is never touched. There are two tests:
+    The channels are followed through the network as `prune_to` does (`ChannelGraph`): once through the network itself,
+    and once through the network without a third of each group, whose channels must belong together as before. Takes
+    seconds. The network itself is left as it is.
+
+    With ``graph="torch-pruning"``, the graph of Torch-Pruning is examined instead, on a copy of the network and group by
+    group, by two tests:
 
     - *Zeroing test*: a channel is set to zero where it is produced. Exactly the inputs that Torch-Pruning maps to this
       channel must become zero. If others do, the wrong filters would be scored and removed (split, slices, reshapes).
     - *Trial removal*: one channel is removed (one of every head or channel group). The network must run, and its
       outputs must keep their shapes.
 
-    Not seen are mistakes that depend on which channels, or how many, are removed together.
+    Not seen by them are mistakes that depend on which channels, or how many, are removed together.
 
     Args:
-        model: the network. A copy of it is in memory while it is examined.
+        model: the network.
         example_inputs: as for the pruner; the values do not matter.
+        graph: ``"channels"`` or ``"torch-pruning"``, as for `prune_to`.
         channels: how many channels of each group the zeroing test takes.
         ignored_layers: layers that will not be pruned. They are not examined.
-        num_heads: as for the pruner; by default `attention_heads`.
+        num_heads: as for the pruner; by default `attention_heads`. Only for ``graph="torch-pruning"``.
         progress: whether to show a bar over the groups on stderr, if that is a terminal.
         **options: further options of `tp.pruner.BasePruner` that concern the graph: ``forward_fn``,
             ``output_transform``, ``unwrapped_parameters``, ``customized_pruners``, ``root_module_types``.
 
     Raises:
-        ValueError: the network cannot be copied.
+        ValueError: ``graph`` is another word; or, for Torch-Pruning's, the network cannot be copied.
 
     Example:
-        >>> check = check_network(model, example_inputs)
-        >>> print(check)
-        >>> pruner = tp.pruner.BasePruner(model, example_inputs, importance, ignored_layers=check.ignored_layers)
+        >>> print(check_network(model, example_inputs))
     """
+    if graph not in ("channels", "torch-pruning"):
+        raise ValueError(f"graph is {graph!r}; expected 'channels' or 'torch-pruning'")
+    if graph == "channels":
+        return _check_channels(model, example_inputs, list(ignored_layers), options)
     modules = dict(model.named_modules())
     num_heads = attention_heads(model) if num_heads is None else dict(num_heads)
     devices = range(torch.cuda.device_count())
@@ -92,6 +104,37 @@ def check_network(
     found = [name for problem in problems for name in problem.layers]
     ignored = [modules[name] for name in dict.fromkeys(found + examination.outputs)]
     return NetworkCheck(problems, examination.outputs, ignored)
+
+
+def _check_channels(
+    model: nn.Module, example_inputs: Any, ignored: list[nn.Module | nn.Parameter], options: Mapping[str, Any]
+) -> NetworkCheck:
+    graph = ChannelGraph().build_dependency(
+        model,
+        example_inputs,
+        forward_fn=options.get("forward_fn"),
+        output_transform=options.get("output_transform"),
+        customized_pruners=CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {}),
+        ignored_layers=[layer for layer in ignored if not isinstance(layer, nn.Parameter)],
+        ignored_params=[layer for layer in ignored if isinstance(layer, nn.Parameter)],
+    )
+    modules, outputs = dict(model.named_modules()), []
+    layers: dict[str, list[str]] = {}
+    for name, why in graph.left_alone.items():
+        if why.startswith(OUTPUT):
+            outputs.append(name)
+        elif modules[name] not in ignored:
+            layers.setdefault(why, []).append(name)
+    problems = [NetworkProblem(tuple(names), f"left alone, because {why}", "") for why, names in layers.items()]
+    groups = sum(1 for _ in graph.get_all_groups())
+    return NetworkCheck(
+        problems,
+        outputs,
+        [modules[name] for name in outputs],
+        graph.channels.within_reach(model),
+        groups,
+        graph.unknown,
+    )
 
 
 class _Examination:

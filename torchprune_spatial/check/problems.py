@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import torch.nn as nn
 
+MOST_LINES = 20
+"""How many problems are printed."""
+
 
 @dataclass(frozen=True)
 class NetworkProblem:
@@ -24,7 +27,8 @@ class NetworkProblem:
     def __str__(self) -> str:
         more = [f"and {len(self.layers) - 3} more"] if len(self.layers) > 4 else []
         names = [*map(repr, self.layers[: 3 if more else 4]), *more]
-        return f"{', '.join(names) or 'the network'}: {self.what}; {self.advice}"
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{', '.join(names) or 'the network'}: {self.what}{advice}"
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,19 @@ class NetworkCheck:
         problems: what goes wrong, in the order of Torch-Pruning's groups.
         outputs: names of the layers whose channels are outputs of the network. These layers are no problem, but they
             must be ignored: the importances of this package leave them alone, those of Torch-Pruning prune them.
-        ignored_layers: the layers of the problems and of the outputs, to pass to the pruner.
+        ignored_layers: the layers of the problems and of the outputs, to pass to the pruner. Pruners that follow the
+            channels leave them alone in any case.
+        within_reach: the share of the parameters that pruning can remove; None for Torch-Pruning's graph.
+        groups: the number of groups of channels; None for Torch-Pruning's graph.
+        unknown: operations that are not known: channels that reach them are left alone. See `register_rule`.
     """
 
     problems: list[NetworkProblem]
     outputs: list[str]
     ignored_layers: list[nn.Module] = field(repr=False)
+    within_reach: float | None = None
+    groups: int | None = None
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -48,8 +59,18 @@ class NetworkCheck:
         return not self.problems
 
     def __str__(self) -> str:
-        outputs = f"Outputs of the network, to be ignored: {', '.join(map(repr, self.outputs)) or 'none'}."
-        if self.ok:
-            return f"No problem found.\n{outputs}"
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)} found."
-        return "\n".join([count, *(f"- {problem}." for problem in self.problems), outputs])
+        found, several = len(self.problems), "s" * (len(self.problems) > 1)
+        lines = [f"{found} problem{several} found." if found else "No problem found."]
+        if self.within_reach is not None:
+            lines = [
+                f"{self.within_reach:.1%} of the parameters can be pruned, in {self.groups} groups of channels.",
+                f"{found} thing{several} cannot be:" if found else "Nothing but the outputs is left alone.",
+            ]
+        lines += [f"- {problem}." for problem in self.problems[:MOST_LINES]]
+        if found > MOST_LINES:
+            lines.append(f"- and {found - MOST_LINES} more, in `problems`.")
+        if self.unknown:
+            lines.append(f"Operations without a rule (see register_rule): {', '.join(self.unknown)}.")
+        ignored = ", to be ignored" if self.within_reach is None else ""
+        lines.append(f"Outputs of the network{ignored}: {', '.join(map(repr, self.outputs)) or 'none'}.")
+        return "\n".join(lines)

@@ -15,14 +15,17 @@ from torch_pruning.dependency import DependencyGraph, Group
 from ..calibration.batches import Forward, Masks
 from ..calibration.measurements import Measurement
 from ..calibration.statistics import Calibration, Statistics
+from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import (
     REDUCTIONS,
     best_of_parts,
     channel_layers,
+    members_that_produce,
     members_that_read,
     producers_in,
     reduce_over_members,
 )
+from ..graph.layers import CHANNEL_LAYERS, filter_norms
 from ..graph.private_names import graph_of, normalize
 from .ranking import distinct
 
@@ -80,6 +83,8 @@ class ChannelImportance(tp.importance.Importance):
             self._warn_not_pruned(group, "these channels are outputs of the network", outputs)
             return None
         scored = self.score(group)
+        if isinstance(graph_of(group), ChannelGraph):
+            scored = self._with_unread(group, scored)
         if scored is None:
             self._warn_not_pruned(group, self.without_layers)
             return None
@@ -116,6 +121,30 @@ class ChannelImportance(tp.importance.Importance):
         if callable(self.normalizer) and not scaled.isfinite().all():
             raise ValueError("normalizer gave NaN or infinite scores")
         return scaled.double().nan_to_num(0, 0, 0)  # Torch-Pruning's "gaussian" divides by zero for a single channel
+
+    def _with_unread(
+        self, group: Group, scored: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Score also the channels that meet other channels, and no layer: the queries and keys of attention.
+
+        Their score is the product of the norms of the filters that make them, relative to the largest.
+        """
+        layers = channel_layers(graph_of(group))
+        unread = torch.ones(len(group[0].idxs), dtype=torch.bool)
+        for member in members_that_read(group, layers):
+            unread[member.positions] = False
+        makers = [m for m in members_that_produce(group, layers) if isinstance(m.layer, CHANNEL_LAYERS)]
+        if not unread.any() or not makers:
+            return scored
+        strength = torch.ones(len(unread), dtype=torch.float64)
+        for member in makers:
+            norms = filter_norms(member.layer)[member.channels]
+            strength *= torch.zeros_like(strength).index_add_(0, member.positions, norms.clamp_min(1e-30).log()).exp()
+        strength = torch.where(unread, strength, 0.0)
+        if scored is None:
+            return (self.normalized(strength), strength) if unread.all() else None
+        relative = strength / strength.max().clamp_min(1e-300)
+        return tuple(torch.where(unread, relative * values.max(), values) for values in scored)  # type: ignore[return-value]
 
     def _warn_not_pruned(self, group: Group, reason: str, among: set[nn.Module] | None = None) -> None:
         """Warn that the layers which produce the group's channels are not pruned, once for each layer."""

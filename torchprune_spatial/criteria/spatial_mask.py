@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
@@ -150,7 +150,9 @@ class SpatialMaskImportance(CalibratedImportance):
             if scores is None:
                 continue
             channels = len(scores)
-            means = cast(torch.Tensor, self.values(group, self.measurement))  # which made the scores
+            means = self.values(group, self.measurement)
+            if means is None:  # queries and keys of attention, which no layer reads
+                continue
             union = union_of_tops(means[:-1], means[-1], top_count(keep_fraction, channels))
             union[best_of_parts(group, scores)] = True
             channel_groups = channel_groups_of(pruner, group)

@@ -65,6 +65,25 @@ class Channels:
         some = f"{len(frozen)} of {len(labels)}: " if len(frozen) < len(labels) else ""
         return some + "; ".join(text or "it is tied to channels that cannot be removed" for text in texts[:2])
 
+    def within_reach(self, model: nn.Module) -> float:
+        """The share of the model's parameters that can be removed, by input or output channels."""
+        total = within = 0
+        for name, parameter in model.named_parameters():
+            free = torch.zeros(parameter.shape, dtype=torch.bool)
+            for dim, size in enumerate(parameter.shape):
+                labels = self.axes.get((name, dim))
+                if labels is None:
+                    continue
+                can = self.classes.of(labels) != FROZEN
+                rows = can.reshape(-1, size)  # for convolutions with groups, a row a group
+                per_row = parameter.shape[0] // len(rows)
+                if len(rows) > 1:
+                    free |= rows.repeat_interleave(per_row, 0).reshape(-1, size, *[1] * (parameter.dim() - 2))
+                else:
+                    free |= can.reshape([-1 if d == dim else 1 for d in range(parameter.dim())])
+            total, within = total + free.numel(), within + int(free.sum())
+        return within / max(1, total)
+
     def roots(self, sides: Sequence[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, Coupled | None]]:
         """Yield the roots of all groups.
 
@@ -130,7 +149,7 @@ class Channels:
         for factor, old in zip(self._factors, before, strict=True):
             new = self._value(factor.terms)
             if new != old and new and old:
-                self._scale(factor.makers, float((old / new)) ** factor.power, model, owners)
+                self._scale(factor.makers, float(old / new) ** factor.power, model, owners)
 
     def _lost(self, labels: torch.Tensor) -> int:
         return int(self.removed[self.classes.of(labels)].sum())
@@ -190,7 +209,11 @@ class Channels:
                 self._scale_rows(module, attribute, dim, rows, scale)
             module, attribute = owners[name][0]
             bias = f"{attribute.removesuffix('weight')}bias" if attribute.endswith("weight") else ""
-            if bias and module._parameters.get(bias) is not None and not bool(wanted[self._labels_of(name, bias)].any()):
+            if (
+                bias
+                and module._parameters.get(bias) is not None
+                and not bool(wanted[self._labels_of(name, bias)].any())
+            ):
                 self._scale_rows(module, bias, 0, rows, scale)
 
     def _labels_of(self, name: str, bias: str) -> torch.Tensor:

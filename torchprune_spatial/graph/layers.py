@@ -35,6 +35,14 @@ def mixes_channels(layer: nn.Module) -> bool:
     return isinstance(layer, CHANNEL_LAYERS) and bool(groups == 1 or getattr(layer, "in_channels", 0) > groups)
 
 
+def filter_norms(layer: Any) -> torch.Tensor:
+    """The Euclidean norm of the weights of each output channel of a convolution or linear layer, ``[channels]``."""
+    weight = layer.weight.detach().double().cpu()
+    if getattr(layer, "transposed", False):
+        weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+    return weight.flatten(1).norm(dim=1)
+
+
 def channel_dimension(layer: nn.Module) -> int:
     """The dimension of a layer's inputs and outputs along which the channels run: 1 or -1.
 

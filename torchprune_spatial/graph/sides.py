@@ -176,9 +176,7 @@ def _if_any(
         yield _side(module, handler, keys, axes, name, is_output)
 
 
-def _side(
-    module: nn.Module, handler: Any, keys: list[Key], axes: Axes, name: str, is_output: bool = True
-) -> Side:
+def _side(module: nn.Module, handler: Any, keys: list[Key], axes: Axes, name: str, is_output: bool = True) -> Side:
     return Side(module, is_output, handler, axes[keys[0]], keys, name)
 
 

@@ -19,9 +19,9 @@ from resolution_scaling.ground.originals import recording
 
 from ..budget.pruning import prune_to
 from ..criteria.base import ChannelImportance
-from ..graph.attention import attention_heads
+from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import producers_in
-from ..graph.private_names import own_containers
+from ..graph.pruners import following_channels
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .config import PruningConfig
@@ -81,12 +81,37 @@ def _prune_by_ratios(
     options: dict[str, Any],
     fold: Callable[[Group], None] | None,
 ) -> PruningRecord:
-    shape = {"num_heads": attention_heads(model), "customized_pruners": CUSTOMIZED_PRUNERS}
+    shape = {"customized_pruners": CUSTOMIZED_PRUNERS}
     record = PruningRecord(model, example_inputs, options["forward_fn"])
+    graph = ChannelGraph().build_dependency(model, example_inputs, options["forward_fn"], **shape)
+    with following_channels(graph):
+        pruner = _pruner(model, config, importance, example_inputs, ratios, options | shape)
+    record.step(pruner, fold)
+    if wrong := [] if device_of(model).type == "meta" else graph.verify():
+        raise ValueError(
+            f"after pruning, other channels of {wrong[:4]} belong together than before: exclude these layers"
+        )
+    return record
+
+
+def _pruner(
+    model: nn.Module,
+    config: PruningConfig,
+    importance: ChannelImportance,
+    example_inputs: Any,
+    ratios: dict[nn.Module, float],
+    options: dict[str, Any],
+) -> tp.pruner.BasePruner:
+    """The pruner that a configuration describes."""
     if "keep_fraction" in config.targets:
         ignored, forward = options["ignored_layers"], options["forward_fn"]
         ratios = importance.pruning_ratio_dict(
-            model, example_inputs, config.targets["keep_fraction"], ignored, forward_fn=forward, **own_containers(shape)
+            model,
+            example_inputs,
+            config.targets["keep_fraction"],
+            ignored,
+            forward_fn=forward,
+            customized_pruners=options["customized_pruners"],
         )
     scores: Callable[[Group], torch.Tensor | None] = importance
     if config.global_pruning:
@@ -94,15 +119,14 @@ def _prune_by_ratios(
         scores = _limited(importance, options.pop("max_pruning_ratio", 1.0))
     else:
         options |= {"pruning_ratio": 0.0, "pruning_ratio_dict": ratios}
-    pruner = tp.pruner.BasePruner(model, example_inputs, scores, **options, **own_containers(shape))
+    pruner = tp.pruner.BasePruner(model, example_inputs, scores, **options)
     if not config.global_pruning and "keep_fraction" not in config.targets:
         for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
             layers = producers_in(group) & ratios.keys()
             smallest = min(ratios[layer] for layer in layers)
             steps = pruner.iterative_pruning_ratio_scheduler(smallest, pruner.iterative_steps)
             pruner.pruning_ratio_dict |= dict.fromkeys(layers, steps)
-    record.step(pruner, fold)
-    return record
+    return pruner
 
 
 def _limited(importance: ChannelImportance, largest: float) -> Callable[[Group], torch.Tensor | None]:

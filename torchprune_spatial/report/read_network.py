@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from torch_pruning.dependency import DependencyGraph, Group
+from torch_pruning.dependency import Group
 
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.models import evaluating
@@ -17,6 +17,7 @@ from resolution_scaling.ground.put_back import restoring_hooks
 
 from ..calibration.statistics import Statistics
 from ..criteria.spatial_mask import SpatialMaskImportance
+from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import (
     channel_layers,
     members_that_produce,
@@ -62,7 +63,7 @@ class ReadNetwork:
         chosen["customized_pruners"] = {**CUSTOMIZED_PRUNERS, **(chosen.get("customized_pruners") or {})}
         # Torch-Pruning leaves its hooks behind if a forward pass fails
         with evaluating(model), restoring_hooks(model), torch.enable_grad():
-            self.graph = DependencyGraph().build_dependency(model, example_inputs, **chosen)
+            self.graph = ChannelGraph().build_dependency(model, example_inputs, **chosen)
         self.layers = {name: layer for layer, name in channel_layers(self.graph).items()}
         self._groups: dict[str, list[Group]] = {}
 
@@ -113,7 +114,10 @@ class ReadNetwork:
 
     def _find_groups(self, layer: nn.Module, name: str) -> list[Group]:
         prune = self.graph.get_pruner_of_module(layer).prune_out_channels
-        groups = [self.graph.get_pruning_group(layer, prune, list(range(self.filters(name))))]
+        try:
+            groups = [self.graph.get_pruning_group(layer, prune, list(range(self.filters(name))))]
+        except ValueError as error:  # they cannot be removed
+            raise self._unread(name) from error
         producers = [other for other, producer in self.layers.items() if producer in producers_in(groups[0])]
         if any(len({own for _, own in self.filters_in(groups[0], other)}) < self.filters(other) for other in producers):
             # a part of a larger group, such as one branch of a concatenation that is added: the pruner ranks the whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 FROZEN = 0
 """The label of whatever cannot be removed; it also stands where a tensor has no label."""
 

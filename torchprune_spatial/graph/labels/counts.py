@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -181,14 +181,16 @@ class Count(int):
         return float(plain(self))
 
     def __int__(self) -> int:
-        if self.numbers.following and not sys._getframe(1).f_code.co_filename.startswith(_HERE):
+        if self.numbers.following and not _asked_from_here():
             self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code(__file__)))
         return int.__int__(self)
 
     def __eq__(self, other: Any) -> bool:
         equal = int.__eq__(self, other) is True
         if equal and isinstance(other, Count) and self.numbers.following:
-            known = [isinstance(variable, Attribute) for terms in (self.terms, other.terms) for v in terms for variable in v]
+            known = [
+                isinstance(variable, Attribute) for terms in (self.terms, other.terms) for v in terms for variable in v
+            ]
             if any(known) and not all(known):
                 self.numbers.equal.append((self - other).terms)
         return equal
@@ -218,10 +220,19 @@ def plain(value: Any) -> int:
     return int.__int__(value)
 
 
+def _asked_from_here() -> bool:
+    """Whether the function that calls the caller is one of this room."""
+    frame: Any = inspect.currentframe()
+    return bool(frame.f_back.f_back.f_code.co_filename.startswith(_HERE))
+
+
 def calling_code(*skipped: str) -> Any:
     """The function that runs now, outside of the given files and of PyTorch."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and (frame.f_code.co_filename in skipped or f"{os.sep}torch{os.sep}" in frame.f_code.co_filename):
+    frame: Any = inspect.currentframe()
+    skipped = (*skipped, __file__)
+    while frame is not None and (
+        frame.f_code.co_filename in skipped or f"{os.sep}torch{os.sep}" in frame.f_code.co_filename
+    ):
         frame = frame.f_back
     return frame and frame.f_code
 

@@ -113,7 +113,9 @@ def join_tracks(
             elif not across and repeats(tensor, dim):  # a filler can have any number of channels
                 sizes = [1] * tensor.dim()
                 sizes[dim] = tensor.shape[dim]
-                piece = following.classes.new(tensor.shape[dim]).reshape(sizes) if _constant(tensor) else _nothing(tensor)
+                piece = (
+                    following.classes.new(tensor.shape[dim]).reshape(sizes) if _constant(tensor) else _nothing(tensor)
+                )
             else:
                 piece = _nothing(tensor)
             pieces.append((piece, tensor))

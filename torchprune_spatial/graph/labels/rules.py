@@ -86,7 +86,17 @@ def base_name(name: str) -> str:
 
 
 @register_rule(
-    *("add", "_softmax", "_log_softmax", "_safe_softmax", "dropout", "native_dropout", "where", "masked_fill", "cumsum"),
+    *(
+        "add",
+        "_softmax",
+        "_log_softmax",
+        "_safe_softmax",
+        "dropout",
+        "native_dropout",
+        "where",
+        "masked_fill",
+        "cumsum",
+    ),
     *("_prelu_kernel", "lerp", "addcmul", "addcdiv", "fill", "nan_to_num", "threshold", "hardtanh", "bernoulli"),
     *("rrelu_with_noise", "copysign", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
     *("clone", "_to_copy", "alias", "detach", "lift_fresh", "normal", "uniform", "zero", "polar", "complex", "clamp"),
@@ -274,7 +284,16 @@ def gated(following: Following, call: Call) -> None:
 
 
 @register_rule(
-    *("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided", "_local_scalar_dense", "bernoulli_", "equal"),
+    *(
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "new_full",
+        "new_empty_strided",
+        "_local_scalar_dense",
+        "bernoulli_",
+        "equal",
+    ),
     *("is_nonzero", "_assert_async", "nonzero", "_assert_tensor_metadata", "arange", "linspace", "randperm", "rand"),
     *("randn", "randint", "bucketize", "searchsorted", "unique_dim", "_unique2", "isfinite", "item"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -354,7 +355,9 @@ def _size(sizes: Sizes, result: Any, x: torch.Tensor, dim: Any = None) -> Any:
 
 
 @_watch(torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
-def _view(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, size: Any = None, shape: Any = None, **_: Any) -> Any:
+def _view(
+    sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, size: Any = None, shape: Any = None, **_: Any
+) -> Any:
     if given and isinstance(given[0], torch.dtype):
         return result
     return sizes.reshaped(result, x, _flat(given, size if size is not None else shape))
@@ -445,7 +448,15 @@ def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any) -> Any:
 
 @_watch(torch.zeros, torch.ones, torch.empty, torch.full, torch.randn, torch.rand)
 def _filled(sizes: Sizes, result: Any, *given: Any, size: Any = None, **_: Any) -> Any:
-    return sizes.filled(result, _flat(given[:1] if isinstance(given[:1], (tuple, list)) and given and isinstance(given[0], (tuple, list)) else given, size))  # noqa: E501
+    return sizes.filled(
+        result,
+        _flat(
+            given[:1]
+            if isinstance(given[:1], (tuple, list)) and given and isinstance(given[0], (tuple, list))
+            else given,
+            size,
+        ),
+    )  # noqa: E501
 
 
 @_watch(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full)
@@ -495,7 +506,7 @@ BEFORE: dict[Any, Watch] = {
 
 
 def _module_running() -> nn.Module | None:
-    frame: Any = sys._getframe(1)
+    frame: Any = inspect.currentframe()
     while frame is not None:
         module = frame.f_locals.get("self")
         if isinstance(module, nn.Module):

@@ -26,6 +26,9 @@ from .storages import storage_key
 Axes = dict[tuple[str, int], torch.Tensor]
 """The labels of parameters and buffers: ``(name, dimension)`` -> ``[size]``."""
 
+OUTPUT = "an output of the network"
+"""The reason why channels of outputs are left alone."""
+
 WHOLE = (nn.RNNBase, nn.RNNCellBase, nn.EmbeddingBag, nn.Bilinear)
 """Layers whose channels are all left alone."""
 
@@ -141,7 +144,7 @@ def trace(
             outputs = forward()
         for tensor in tensors_in(outputs):
             for track in following.get(tensor) if _has_storage(tensor) else ():
-                following.classes.freeze(track, "an output of the network")
+                following.classes.freeze(track, OUTPUT)
     for used in sizes.numbers.as_values:
         if not used.explained:
             sizes.numbers.fix(used.terms)
@@ -179,11 +182,11 @@ def _label_parameters(model: nn.Module, following: Following, known: Axes | None
                 if (name, dim) not in known:
                     continue
                 axes[name, dim] = known[name, dim]
-            elif size == 1 and not _is_grouped(convolution, dim) or convolution is not None and dim > 1:
+            elif (size == 1 and not _is_grouped(convolution, dim)) or (convolution is not None and dim > 1):
                 continue
             else:
                 of_groups = convolution.groups if _is_grouped(convolution, dim) and convolution is not None else 1
-                if size * of_groups == 1 or of_groups > 1 and size == 1:
+                if size * of_groups == 1 or (of_groups > 1 and size == 1):
                     continue
                 axes[name, dim] = following.classes.new(size * of_groups)
             tracks.append(_track(axes[name, dim], tensor, dim))
