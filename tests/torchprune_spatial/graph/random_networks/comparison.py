@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import torch
 
@@ -15,13 +16,16 @@ def differences(found: list[set[Coordinate]], reference: Reference) -> list[str]
     """What is wrong with the classes that a graph found; empty if nothing is.
 
     Classes must be the same where no numbers of channels depend on each other. Where they do, a class may be the union
-    of several, or be frozen.
+    of several, or be frozen. So may be a class without which a layer has no channels. Coordinates of buffers are
+    passed over.
     """
     wrong = []
     class_of = {coordinate: labels for labels in reference.classes for coordinate in labels}
     component_of = {coordinate: labels for labels in reference.components for coordinate in labels}
     covered: set[Coordinate] = set()
-    for labels in map(reference.compared, found):
+    parameters = {coordinate[0] for coordinate in reference.coordinates}
+    for labels in found:
+        labels = reference.compared({coordinate for coordinate in labels if coordinate[0] in parameters})
         covered |= labels
         stuck = labels - set(class_of)
         if stuck:
@@ -39,20 +43,22 @@ def differences(found: list[set[Coordinate]], reference: Reference) -> list[str]
     return wrong
 
 
-def prune_some(graph, random: Random, share: float = 0.5) -> int:
-    """Prune random channels of every group, group by group; as many of each block where numbers must agree."""
+def prune_some(graph: Any, random: Random) -> int:
+    """Prune random channels of most groups, group by group; as many of each block where numbers must agree.
+
+    Returns:
+        From how many groups channels were removed.
+    """
     pruned = 0
     for root, handler in [(group[0].dep.target.module, group[0].dep.handler) for group in graph.get_all_groups()]:
-        group = next((g for g in graph.get_all_groups() if g[0].dep.target.module is root), None)
-        if group is None or random.random() > 0.8:
+        group = next((group for group in graph.get_all_groups() if group[0].dep.target.module is root), None)
+        if group is None or random.random() < 0.2:
             continue
-        count, blocks = len(group[0].idxs), graph.out_channel_groups.get(root, 1)
-        size = count // blocks
-        number = random.randint(0, max(1, int(share * size)))
-        if number == 0 or number >= size:
-            continue
-        idxs = [block * size + i for block in range(blocks) for i in random.sample(range(size), number)]
-        group = graph.get_pruning_group(root, handler, idxs)
+        blocks = graph.out_channel_groups.get(root, 1)
+        size = len(group[0].idxs) // blocks
+        number = random.randint(1, random.choice((max(1, size // 2), max(1, size - 1))))
+        chosen = [block * size + i for block in range(blocks) for i in random.sample(range(size), number)]
+        group = graph.get_pruning_group(root, handler, chosen)
         if graph.check_pruning_group(group):
             group.prune()
             pruned += 1
@@ -73,10 +79,7 @@ def removed_coordinates(before: Network, after: Network) -> tuple[set[Coordinate
         places = {value: i for i, value in enumerate(parameter.detach().flatten().tolist())}
         new = pruned[name].detach()
         found = [places.get(value) for value in new.flatten().tolist()]
-        if None in found or new.dim() != parameter.dim():
-            wrong.add(name)
-            continue
-        if not found:
+        if not found or None in found or new.dim() != parameter.dim():
             wrong.add(name)
             continue
         indices = torch.unravel_index(torch.tensor(found), parameter.shape)

@@ -162,6 +162,9 @@ class TiedLinear(Operation):
     layer: str
     transposed: bool
 
+    def needs(self):
+        return {self.layer}
+
     def run(self, net, x):
         weight = getattr(net, self.layer).weight
         return F.linear(x, weight.t() if self.transposed else weight)
@@ -182,6 +185,9 @@ class SameWeight(Operation):
 
     def layers(self):
         return {self.name: nn.Linear(self.inputs, self.outputs, self.bias)}
+
+    def needs(self):
+        return {self.name, self.layer}
 
     def register(self, net):
         super().register(net)

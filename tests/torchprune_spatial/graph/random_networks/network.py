@@ -23,6 +23,10 @@ class Operation:
         """What the operation adds to the network, by name. Two calls of one operation share it."""
         return {}
 
+    def needs(self) -> set[str]:
+        """Names of the layers that the operation runs."""
+        return set(self.layers())
+
     def register(self, net: Network) -> None:
         for name, layer in self.layers().items():
             setattr(net, name, layer.double() if isinstance(layer, nn.Module) else layer)
