@@ -126,3 +126,13 @@ def _projections(module: nn.Module) -> dict[nn.Module, str]:
 
 def _out_channels(layer: Any) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def scales_queries(module: nn.Module) -> bool:
+    """Whether `update_attention` scales the queries of a module, so that its softmax keeps its temperature."""
+    return (
+        isinstance(vars(module).get("scale"), float)
+        and bool(_projections(module))
+        and _divides_by_head_dim(module)
+        and not _normalizes_queries(module)
+    )

@@ -6,12 +6,13 @@ this is the only file to change (a test holds that).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn as nn
 import torch_pruning as tp
+from torch_pruning import _helpers
 from torch_pruning.dependency import DependencyGraph, Group
 
 CONTAINERS = ("num_heads", "in_channel_groups", "out_channel_groups")
@@ -47,6 +48,19 @@ def normalize(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], t
         NotImplementedError, AttributeError: Torch-Pruning does not know the normalizer.
     """
     return _magnitude._normalize(values, normalizer)
+
+
+def group_item(dep: Any, idxs: list[int], root_idxs: list[int]) -> Any:
+    """An item of a group: a dependency, channels of its target, and for each of them the position of its root."""
+    item = _helpers.GroupItem(dep, idxs)
+    item.root_idxs = root_idxs
+    return item
+
+
+def name_modules(graph: DependencyGraph, more: Mapping[nn.Module, str] | None = None) -> None:
+    """Tell a graph the names of its network's modules, and of more."""
+    graph._module2name = {module: name for name, module in graph.model.named_modules()} | dict(more or {})
+    graph._param_to_name = {parameter: name for name, parameter in graph.model.named_parameters()}
 
 
 def own_containers(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,466 @@
+"""`ChannelGraph`: Torch-Pruning's dependency graph, made by following the channels themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch_pruning as tp
+from torch_pruning.dependency import DependencyGraph
+from torch_pruning.dependency.node import Node
+
+from resolution_scaling.ground.calls import call_model
+from resolution_scaling.ground.put_back import restoring_attributes
+
+from .channels import Channels, Coupled
+from .labels.classes import FROZEN
+from .labels.trace import trace
+from .private_names import group_item, name_modules
+from .removal import ChannelDependency, ChannelGroup, shortened
+from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, sides_of
+
+WRONG = "removing it changes which channels belong together"
+
+
+class ChannelGraph(DependencyGraph):
+    """A dependency graph that follows the channels, element by element, through one forward pass.
+
+    Torch-Pruning guesses from the autograd graph which channels belong together. Here each parameter has a label for each
+    of its indices, and each operation of the forward pass moves and unites the labels of its tensors: see
+    `graph.labels`. Channels whose labels are in one class must be removed together. What the code demands of the
+    *numbers* of channels (halves of a chunk, heads, groups of a convolution, sizes in ``view``) is solved for all layers
+    at once. What the code makes impossible is left whole, and named in `left_alone`.
+
+    Its groups, dependencies and handlers are those of Torch-Pruning, so that importances and pruners work with it. Use it
+    in a pruner of Torch-Pruning with `following_channels`. Compared with Torch-Pruning
+
+    - channels that depend on each other by number have a root of their own, a `CoupledChannels`; the pruner treats
+      them by ``channel_groups``, as it does the groups of a convolution;
+    - ``unwrapped_parameters`` are not needed: all parameters are followed;
+    - frozen parameters, in-place operations and ``no_grad`` make no difference;
+    - after ``group.prune()`` the numbers that the network's modules hold (``head_dim``, ``num_features``) fit, and
+      attention keeps its temperature.
+
+    Attributes:
+        left_alone: for each layer of which output channels cannot be removed, why.
+        unknown: the operations of the network that have no rule.
+
+    Example:
+        >>> graph = ChannelGraph().build_dependency(model, example_inputs)
+        >>> group = graph.get_pruning_group(model.conv1, tp.prune_conv_out_channels, idxs=[2, 6, 9])
+        >>> group.prune()
+    """
+
+    def build_dependency(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        forward_fn: Callable[..., Any] | None = None,
+        output_transform: Callable[..., Any] | None = None,
+        unwrapped_parameters: Any = None,
+        customized_pruners: dict[Any, Any] | None = None,
+        ignored_layers: list[nn.Module] | None = None,
+        ignored_params: list[nn.Parameter] | None = None,
+        verbose: bool = True,
+        verify: bool = True,
+    ) -> ChannelGraph:
+        """Follow the channels of a model through one forward pass; the model stays as it is.
+
+        Args:
+            model: the model.
+            example_inputs: as for Torch-Pruning. The batch and the size of the images do not matter, if the model can
+                take them.
+            forward_fn: ``(model, example_inputs)`` -> outputs, if the model is not called in Torch-Pruning's way.
+            output_transform: not needed; it is applied to the outputs.
+            unwrapped_parameters: not needed, and passed over.
+            customized_pruners: as for Torch-Pruning. The operations inside such layers are not followed: their channels
+                are the second dimension of their first argument and of their output.
+            ignored_layers: layers of which no channel is removed.
+            ignored_params: parameters of which nothing is removed.
+            verbose: not used.
+            verify: whether removals are tried: part of each group is removed, and the channels are followed again. Groups
+                with which the model does not run, or which turn out to be wrong, are left alone.
+
+        Raises:
+            Whatever the model raises when it is run.
+        """
+        self.verbose, self.model = verbose, model
+        name_modules(self)
+        for kind, pruner in ((TensorAxis, COUNTED), (CoupledChannels, COUNTED), *(customized_pruners or {}).items()):
+            self.register_customized_layer(kind, pruner)
+        self.ignored_params = list(ignored_params or [])
+        self.out_channel_groups: dict[nn.Module, int] = {}
+        call = forward_fn or call_model
+        self._forward = lambda: (output_transform or _same)(call(self.model, example_inputs))
+        frozen = {}
+        for name, parameter in model.named_parameters():
+            if any(parameter is ignored for ignored in self.ignored_params):
+                frozen[name] = "it is one of ignored_params"
+        for layer in ignored_layers or ():
+            for name, parameter in model.named_parameters():
+                if any(parameter is own for own in layer.parameters()):
+                    frozen[name] = "it is one of ignored_layers"
+        traced = trace(model, self._forward, customized=self._customized(), frozen=frozen)
+        self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
+        self.channels = Channels(traced)
+        self._bind()
+        if verify:
+            self._leave_wrong_groups_alone()
+        return self
+
+    def on(self, model: nn.Module) -> ChannelGraph:
+        """The same graph for a copy of the model, such as one on the meta device: its channels are not followed again."""
+        graph = ChannelGraph()
+        graph.verbose, graph.model, graph.ignored_params = self.verbose, model, []
+        graph.out_channel_groups, graph._forward = {}, self._forward
+        graph.unknown, graph.averages = self.unknown, self.averages
+        name_modules(graph)
+        for kind, pruner in self.CUSTOMIZED_PRUNERS.items():
+            graph.register_customized_layer(kind, pruner)
+        graph.channels = copy.deepcopy(self.channels)
+        graph._bind()
+        return graph
+
+    # ---- what Torch-Pruning asks
+
+    def get_pruning_group(self, module: nn.Module, pruning_fn: Callable[..., Any], idxs: Sequence[int]) -> ChannelGroup:
+        """The group of some channels of a layer: everything that must be removed with them.
+
+        Raises:
+            ValueError: the layer has no channels that can be removed, or one of these cannot.
+        """
+        if module not in self.module2node:
+            raise ValueError(f"module {module} has no channels in this graph; expected a layer with parameters")
+        idxs = [int(i) for i in ([idxs] if isinstance(idxs, int) else idxs)]
+        coupled = self._coupled.get(module)
+        side = None if coupled is not None else self._side(module, pruning_fn)
+        labels = coupled.classes if coupled is not None else side.labels  # type: ignore[union-attr]
+        classes = self.channels.classes.of(labels[torch.tensor(idxs, dtype=torch.long)])
+        if (classes == FROZEN).any():
+            why = self.channels.why(labels)
+            raise ValueError(f"channels of {self._names.get(module) or module} cannot be removed: {why}")
+        root = self.module2node[module]
+        handler = COUNTED.prune_out_channels if side is None else side.handler
+        position = torch.full((len(self.channels.classes.root),), -1)
+        position[classes.flip(0)] = torch.arange(len(classes)).flip(0)
+        group = ChannelGroup()
+        group._DG, group.classes = self, classes
+        first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
+        first.trigger = handler
+        items = [group_item(first, idxs, list(range(len(idxs))))]
+        for other in self._sides_with(classes):
+            places = position[self.channels.classes.of(other.labels)]
+            found = (places >= 0).nonzero().flatten()
+            if other is side:
+                items[0] = group_item(first, found.tolist(), places[found].tolist()) if len(found) != len(idxs) else items[0]
+                continue
+            if len(found):
+                node = self.module2node[other.layer]
+                dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
+                items.append(group_item(dep, found.tolist(), places[found].tolist()))
+        for item in items:
+            group.items.append(item)
+        return group
+
+    def get_all_groups(
+        self,
+        ignored_layers: Sequence[nn.Module] = (),
+        root_module_types: Sequence[type] = (tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR),
+    ) -> Iterator[ChannelGroup]:
+        """Yield the groups of all channels that can be removed; as Torch-Pruning does.
+
+        Args:
+            ignored_layers: groups that would change outputs of one of these are left out.
+            root_module_types: groups without a producer of one of these types are left out.
+        """
+        ignored = set(ignored_layers) | set(self.IGNORED_LAYERS_IN_TRACING)
+        for root in list(self._roots):
+            coupled = self._coupled.get(root)
+            if coupled is not None:
+                handler, count = COUNTED.prune_out_channels, len(coupled.classes)
+            else:
+                side = self._out_sides[root]
+                handler, count = side.handler, len(side.labels)
+            if count < 2:
+                continue
+            group = self.get_pruning_group(root, handler, range(count))
+            makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
+            if makers & ignored or not any(isinstance(maker, tuple(root_module_types)) for maker in makers):
+                continue
+            yield group
+
+    def check_pruning_group(self, group: Any) -> bool:
+        """Whether every layer keeps a channel, and the code can have the numbers of channels that are left."""
+        return super().check_pruning_group(group) and self.channels.allow(group.classes)
+
+    def load_pruning_history(self, pruning_history: list[Any]) -> None:
+        """Redo a pruning that was recorded by ``pruning_history()`` of a `ChannelGraph`."""
+        modules = {name: module for module, name in self._names.items()}
+        for name, is_output, idxs in pruning_history:
+            module = modules[name]
+            pruner = self.get_pruner_of_module(module)
+            self.get_pruning_group(
+                module, pruner.prune_out_channels if is_output else pruner.prune_in_channels, idxs
+            ).prune(record_history=False)
+        self._pruning_history = list(pruning_history)
+
+    # ---- what else one may ask
+
+    @property
+    def left_alone(self) -> dict[str, str]:
+        """For each layer of which output channels cannot be removed, why."""
+        found = {}
+        for side in self.sides:
+            if side.is_output and isinstance(side.layer, (tp.ops.TORCH_CONV, nn.Linear)):
+                why = self.channels.why(side.labels)
+                if why:
+                    found[side.name] = why
+        return found
+
+    def classes(self) -> list[set[tuple[str, int, int]]]:
+        """The coordinates (parameter, dimension, index) of each class that can be removed, constraints left aside."""
+        found: dict[int, set[tuple[str, int, int]]] = {}
+        for (name, dim), labels in self.channels.axes.items():
+            for index, root in enumerate(self.channels.classes.of(labels).tolist()):
+                if root != FROZEN:
+                    found.setdefault(root, set()).add((name, dim, index))
+        return list(found.values())
+
+    def named_root(self, name: str) -> nn.Module:
+        """The root of a group by its name: a layer, or `CoupledChannels`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for module, known in self._names.items():
+            if known == name:
+                return module
+        raise ValueError(f"the network has no layer {name!r}")
+
+    def verify(self) -> list[str]:
+        """Follow the channels of the pruned model again, with the labels that are left.
+
+        Returns:
+            What is wrong: layers whose channels are now tied to others than before. Empty if nothing is.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = trace(
+                self.model,
+                self._forward,
+                known=(self.channels.classes, self.channels.axes),
+                customized=self._customized(),
+            )
+        wrong = {label for pair in again.classes.joined for label in pair if label != FROZEN}
+        return sorted(
+            {side.name for side in self.sides if wrong & set(self.channels.classes.of(side.labels).tolist())}
+        )
+
+    # ---- removing
+
+    @torch.no_grad()
+    def cut(self, side: Side, idxs: Sequence[int]) -> None:
+        """Remove channels of a side from its tensors."""
+        keep = torch.ones(len(side.labels), dtype=torch.bool)
+        keep[torch.as_tensor(list(idxs), dtype=torch.long)] = False
+        if isinstance(side.layer, (TensorAxis, CoupledChannels)):
+            side.layer.size = int(keep.sum())
+        if not side.keys and not isinstance(side.layer, CoupledChannels):  # a customized layer
+            side.handler(side.layer, list(idxs))
+            key = (f"{side.name}.{'out' if side.is_output else 'in'}", 0)
+            side.labels = self.channels.axes[key] = side.labels[keep]
+            return
+        for key in side.keys:
+            if self._owner[key] is not side or len(self.channels.axes[key]) != len(keep):
+                continue
+            module, attribute = self._owners[key[0]][0]
+            tensor = getattr(module, attribute)
+            groups = len(keep) // tensor.shape[key[1]]
+            new = shortened(tensor, key[1], keep, max(1, groups))
+            for module, attribute in self._owners[key[0]]:
+                store = module._parameters if attribute in module._parameters else module._buffers
+                store[attribute] = new  # type: ignore[assignment]
+            self.channels.axes[key] = self.channels.axes[key][keep]
+        side.labels = side.labels[keep]
+
+    def finish(self, classes: torch.Tensor) -> None:
+        """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
+        self.channels.remove(classes, self.model, self._owners)
+        for side in self.sides:
+            if side.keys:
+                side.labels = self.channels.axes[side.keys[0]]
+            _fit_numbers(side)
+        for root, coupled in self._coupled.items():
+            root.size = len(coupled.classes)
+            self.out_channel_groups[root] = max(1, len(coupled.blocks))
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """A context after which the model and the graph are as before."""
+        channels, history = self.channels, list(self._pruning_history)
+        labels = [side.labels for side in self.sides]
+        with restoring_attributes(self.model):
+            self.channels = copy.deepcopy(channels)
+            self._set_roots()
+            try:
+                yield
+            finally:
+                self.channels, self._pruning_history = channels, history
+                for side, before in zip(self.sides, labels, strict=True):
+                    side.labels = before
+                    if isinstance(side.layer, TensorAxis):
+                        side.layer.size = len(before)
+                self._set_roots()
+
+    # ---- making
+
+    def _bind(self) -> None:
+        """Find the sides of the model's layers, and the roots of the groups."""
+        self._owners: dict[str, list[tuple[nn.Module, str]]] = {}
+        same_name, first_name = {}, {}
+        for path, module in self.model.named_modules():
+            for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    name = f"{path}.{attribute}" if path else attribute
+                    known = first_name.setdefault(id(tensor), name)
+                    if known != name:
+                        same_name[name] = known
+                    self._owners.setdefault(known, []).append((module, attribute))
+        self.sides = sides_of(self, self.channels.axes, same_name)
+        order = {name: i for i, name in enumerate(self.channels.order)}
+        self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
+        self._owner: dict[Key, Side] = {}
+        for side in self.sides:
+            for key in side.keys:
+                self._owner.setdefault(key, side)
+        self.module2node = {side.layer: Node(side.layer, None, side.name) for side in self.sides}
+        self._out_sides = {side.layer: side for side in self.sides if side.is_output}
+        self._in_sides = {side.layer: side for side in self.sides if not side.is_output}
+        self._names: dict[nn.Module, str] = {
+            side.layer: side.name for side in self.sides if not isinstance(side.layer, TensorAxis)
+        }
+        self._coupled: dict[nn.Module, Coupled] = {}
+        self._set_roots()
+
+    def _set_roots(self) -> None:
+        """Find the roots of the groups: layers whose channels are all free of each other, and `CoupledChannels`."""
+        by_name = {name: module for module, name in self._names.items()}
+        self._roots: list[nn.Module] = []
+        coupled: dict[nn.Module, Coupled] = {}
+        sides = [s for s in self._out_sides.values() if not isinstance(s.layer, TensorAxis)]
+        for name, found in self.channels.roots([(side.name, side.labels) for side in sides]):
+            root = by_name.get(name)
+            if found is not None:
+                if root is None:
+                    root = CoupledChannels(len(found.classes))
+                    self.module2node[root] = Node(root, None, name)
+                    self._names[root] = name
+                root.size = len(found.classes)
+                coupled[root] = found
+                self.out_channel_groups[root] = max(1, len(found.blocks))
+            assert root is not None
+            self._roots.append(root)
+        self._coupled = coupled
+        name_modules(self, {root: name for root, name in self._names.items() if isinstance(root, CoupledChannels)})
+
+    def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
+        if isinstance(module, CoupledChannels):
+            return Side(module, True, COUNTED.prune_out_channels, self._coupled[module].classes, [], self._names[module])
+        sides = self._out_sides if self.is_out_channel_pruning_fn(pruning_fn) else self._in_sides
+        side = sides.get(module) or self._out_sides.get(module)
+        if side is None:
+            raise ValueError(f"{self._names.get(module, module)} has no channels on this side that can be removed")
+        return side
+
+    def _sides_with(self, classes: torch.Tensor) -> list[Side]:
+        chosen = torch.zeros(len(self.channels.classes.root), dtype=torch.bool)
+        chosen[classes] = True
+        return [side for side in self.sides if bool(chosen[self.channels.classes.of(side.labels)].any())]
+
+    def _customized(self) -> dict[nn.Module, bool]:
+        found = {}
+        for module in self.model.modules():
+            pruner = self.CUSTOMIZED_PRUNERS.get(module) or self.CUSTOMIZED_PRUNERS.get(type(module))
+            if pruner is not None:
+                found[module] = pruner.prune_in_channels == pruner.prune_out_channels
+        return found
+
+    def _leave_wrong_groups_alone(self) -> None:
+        """Try to remove part of each group; freeze the classes of those that turn out to be wrong."""
+        for _ in range(8):
+            roots = list(self._roots)
+            wrong = self._failing(roots)
+            if not wrong:
+                return
+            for root, why in wrong.items():
+                labels = self._coupled[root].classes if root in self._coupled else self._out_sides[root].labels
+                self.channels.classes.freeze(labels, why)
+            self.channels.forget_frozen()
+            self._set_roots()
+
+    def _failing(self, roots: list[nn.Module]) -> dict[nn.Module, str]:
+        """Which of some groups cannot be pruned, and why; found by halving."""
+        why = self._trial(roots)
+        if not why:
+            return {}
+        if len(roots) == 1:
+            return {roots[0]: why}
+        half = len(roots) // 2
+        return self._failing(roots[:half]) | self._failing(roots[half:]) or dict.fromkeys(roots, why)
+
+    def _trial(self, roots: list[nn.Module]) -> str:
+        """What goes wrong when a third of each group is removed at random positions; empty if nothing does."""
+        generator = torch.Generator().manual_seed(0)
+        with self.trying():
+            names = [self._names[root] for root in roots]
+            for name in names:
+                root = self.named_root(name)
+                blocks = self._coupled[root].blocks if root in self._coupled else None
+                if blocks is None:
+                    blocks = torch.arange(len(self._out_sides[root].labels))[None]
+                    picked = blocks
+                else:
+                    picked = torch.arange(blocks.numel()).reshape(blocks.shape)
+                size = picked.shape[1]
+                if size < 2:
+                    continue
+                count = max(1, size // 3)
+                idxs = torch.stack([row[torch.randperm(size, generator=generator)[:count]] for row in picked])
+                handler = self._side(root, COUNTED.prune_out_channels).handler
+                self.get_pruning_group(root, handler, idxs.flatten().sort().values.tolist()).prune()
+            try:
+                wrong = self.verify()
+            except Exception as error:
+                return f"the network fails without it ({' '.join(str(error).split())[:160]})"
+        return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else ""
+
+
+def _fit_numbers(side: Side) -> None:
+    """Set the numbers of channels that a layer of PyTorch holds."""
+    layer: Any = side.layer
+    count = len(side.labels)
+    if isinstance(layer, tp.ops.TORCH_CONV):
+        if side.is_output:
+            per_group = layer.out_channels // layer.groups
+            if layer.in_channels == layer.groups > 1:
+                layer.in_channels = layer.groups = count // per_group
+            layer.out_channels = count
+        elif layer.in_channels != layer.groups or layer.groups == 1:
+            layer.in_channels = count
+    elif isinstance(layer, nn.Linear):
+        setattr(layer, "out_features" if side.is_output else "in_features", count)
+    else:
+        for attribute in ("num_features", "num_channels", "num_parameters", "embedding_dim"):
+            if attribute in vars(layer):
+                setattr(layer, attribute, count)
+        if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+            layer.normalized_shape = (count,)
+
+
+def _same(outputs: Any) -> Any:
+    return outputs

@@ -1,0 +1,208 @@
+"""The channels of a network by name: their classes, what their numbers demand, and what has been removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from .labels.classes import FROZEN
+from .labels.counts import Attribute, Labels, Terms
+from .labels.moves import Moves, linear
+from .labels.trace import Traced
+
+Owners = dict[str, list[tuple[nn.Module, str]]]
+
+
+@dataclass
+class Coupled:
+    """Classes that have a root of their own.
+
+    Attributes:
+        blocks: ``[blocks, size]``: equally many of each block must be removed, from any positions.
+    """
+
+    blocks: torch.Tensor
+
+    @property
+    def classes(self) -> torch.Tensor:
+        """All classes, block by block."""
+        return self.blocks.flatten()
+
+
+class Channels:
+    """What is known of a network's channels, without the network: it can be copied, and used for copies of the network.
+
+    Args:
+        traced: what a forward pass has shown.
+
+    Attributes:
+        classes: the classes of labels.
+        axes: the labels of each dimension of each parameter, as far as they are not removed.
+        order: names of the layers, in the order in which they ran.
+        removed: the classes that are removed, ``[labels]`` bool.
+    """
+
+    def __init__(self, traced: Traced):
+        self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
+        self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
+        moves = Moves(traced.classes, traced.equal_counts, traced.relations, traced.numbers)
+        self._moves = [Coupled(blocks) for blocks in moves.blocks]
+        self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self._modules = {factor.module: None for factor in self._factors}
+
+    def why(self, labels: torch.Tensor) -> str:
+        """Why some of the labels cannot be removed; empty if all can."""
+        frozen = labels[self.classes.of(labels) == FROZEN]
+        reasons = self.classes.reason_of[frozen].tolist()
+        texts = [self.classes.reasons[reason] for reason in dict.fromkeys(reasons)]
+        if not texts:
+            return ""
+        some = f"{len(frozen)} of {len(labels)}: " if len(frozen) < len(labels) else ""
+        return some + "; ".join(text or "it is tied to channels that cannot be removed" for text in texts[:2])
+
+    def roots(self, sides: Sequence[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, Coupled | None]]:
+        """Yield the roots of all groups.
+
+        Args:
+            sides: names and labels of the output sides of layers, in order.
+
+        Yields:
+            The name of the root, and its classes; None if they are those of the layer with this name, in order.
+        """
+        visited = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        visited[FROZEN] = True
+        move_of = torch.full((len(self.classes.root),), -1)
+        for i, move in enumerate(self._moves):
+            move_of[move.classes] = i
+        for name, labels in sides:
+            classes = self.classes.of(labels)
+            if bool(visited[classes].all()):
+                continue
+            taken = 0
+            free = bool((~visited[classes]).all()) and bool((move_of[classes] < 0).all())
+            if free and len(classes.unique()) == len(classes):
+                visited[classes] = True
+                yield name, None
+                continue
+            left = classes[~visited[classes]].unique()
+            groups = [self._moves[i] for i in move_of[left].unique().tolist() if i >= 0]
+            rest = left[move_of[left] < 0]
+            for coupled in [*groups, *([Coupled(rest[None])] if len(rest) else [])]:
+                visited[coupled.classes] = True
+                taken += 1
+                yield f"{name}#{taken}", coupled
+
+    def allow(self, classes: torch.Tensor) -> bool:
+        """Whether the code can have the numbers of channels that are left without some classes."""
+        gone = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        gone[classes] = True
+        for move in self._moves:
+            left = (~gone[move.blocks]).sum(1)
+            if bool(gone[move.blocks].any()) and len(left[left > 0].unique()) != 1:
+                return False
+        return True
+
+    def forget_frozen(self) -> None:
+        """Drop the moves of classes that have been frozen."""
+        self._moves = [move for move in self._moves if bool((self.classes.of(move.classes) != FROZEN).all())]
+
+    def remove(self, classes: torch.Tensor, model: nn.Module, owners: Owners) -> None:
+        """Note that classes are removed, and fit attributes and factors of the network to that."""
+        before = [self._value(factor.terms) for factor in self._factors]
+        self.removed[classes] = True
+        for move in self._moves:
+            rows = [row[~self.removed[row]] for row in move.blocks]
+            rows = [row for row in rows if len(row)]
+            if rows and len({len(row) for row in rows}) == 1:
+                move.blocks = torch.stack(rows)
+            elif rows:
+                self.classes.freeze(torch.cat(rows), "unequal numbers were removed from its blocks")
+                move.blocks = move.blocks[:0]
+            else:
+                move.blocks = move.blocks[:0]
+        self._moves = [move for move in self._moves if move.blocks.numel()]
+        self._fit_attributes(model)
+        for factor, old in zip(self._factors, before, strict=True):
+            new = self._value(factor.terms)
+            if new != old and new and old:
+                self._scale(factor.makers, float((old / new)) ** factor.power, model, owners)
+
+    def _lost(self, labels: torch.Tensor) -> int:
+        return int(self.removed[self.classes.of(labels)].sum())
+
+    def _value(self, terms: Terms) -> Fraction:
+        """The present value of a count."""
+        total = Fraction(0)
+        for product, factor in terms.items():
+            for variable in product:
+                if isinstance(variable, Labels):
+                    factor = factor * (len(variable.labels) - self._lost(variable.labels))
+                else:
+                    factor = factor * self._attribute(variable)
+            total += factor
+        return total
+
+    def _attribute(self, attribute: Attribute) -> Fraction:
+        """The value that an attribute must have now."""
+        value = Fraction(self._numbers.values[attribute])
+        if attribute in self._numbers.fixed:
+            return value
+        for relation in self._relations:
+            terms = linear(relation.terms, self._numbers, self._numbers.values)
+            unknown = [(v, f) for v, f in terms if isinstance(v, Attribute)]
+            if [v for v, _ in unknown] == [attribute]:
+                lost = Fraction(self._lost(relation.labels))
+                lost -= sum(f * self._lost(v.labels) for v, f in terms if isinstance(v, Labels))
+                return value - lost / unknown[0][1]
+        return value
+
+    def _fit_attributes(self, model: nn.Module) -> None:
+        """Give the attributes of modules the values that fit."""
+        modules = dict(model.named_modules())
+        named = {v for relation in self._relations for product in relation.terms for v in product}
+        for attribute in named:
+            if not isinstance(attribute, Attribute):
+                continue
+            value, own = int(self._attribute(attribute)), vars(modules[attribute.module])
+            old = own[attribute.name]
+            if attribute.position >= 0:
+                items = list(old)
+                items[attribute.position] = value
+                own[attribute.name] = torch.Size(items) if isinstance(old, torch.Size) else type(old)(items)
+            elif isinstance(old, int):
+                own[attribute.name] = value
+
+    @torch.no_grad()
+    def _scale(self, makers: torch.Tensor, scale: float, model: nn.Module, owners: Owners) -> None:
+        """Multiply the weights with some labels, and the biases beside them."""
+        wanted = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        wanted[makers] = True
+        for (name, dim), labels in self.axes.items():
+            rows = wanted[labels]
+            if not rows.any():
+                continue
+            for module, attribute in owners[name]:
+                self._scale_rows(module, attribute, dim, rows, scale)
+            module, attribute = owners[name][0]
+            bias = f"{attribute.removesuffix('weight')}bias" if attribute.endswith("weight") else ""
+            if bias and module._parameters.get(bias) is not None and not bool(wanted[self._labels_of(name, bias)].any()):
+                self._scale_rows(module, bias, 0, rows, scale)
+
+    def _labels_of(self, name: str, bias: str) -> torch.Tensor:
+        return self.axes.get((f"{name.rpartition('.')[0]}.{bias}".lstrip("."), 0), torch.zeros(0, dtype=torch.long))
+
+    @staticmethod
+    def _scale_rows(module: nn.Module, attribute: str, dim: int, rows: torch.Tensor, scale: float) -> None:
+        tensor: Any = module._parameters.get(attribute)
+        if tensor is None:
+            return
+        factors = torch.where(rows, scale, 1.0).to(tensor.device, tensor.dtype)
+        shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
+        scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
+        scaled.grad = tensor.grad
+        module._parameters[attribute] = scaled

@@ -1,0 +1,74 @@
+"""Removing channels: dependencies that cut the tensors of a side, and groups that bring the network up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn as nn
+from torch_pruning.dependency import Dependency, Group
+from torch_pruning.dependency.node import Node
+
+if TYPE_CHECKING:
+    from .channel_graph import ChannelGraph
+    from .sides import Side
+
+
+class ChannelDependency(Dependency):
+    """A dependency of Torch-Pruning that removes channels of a `Side`.
+
+    Its ``handler`` is Torch-Pruning's function for the layer, by which importances know it. Calling it cuts the tensors
+    of the side, also in convolutions whose groups lose different channels, and in parameters outside of layers.
+    """
+
+    def __init__(self, graph: ChannelGraph, side: Side, source: Node, target: Node, trigger: Any):
+        super().__init__(trigger=trigger, handler=side.handler, source=source, target=target)
+        self._graph, self._side = graph, side
+
+    def __call__(self, idxs: list[int]) -> Any:
+        """Remove channels by their present positions."""
+        self._graph.cut(self._side, idxs)
+        return self.target.module
+
+
+class ChannelGroup(Group):
+    """A group of Torch-Pruning that knows the classes of its channels.
+
+    Attributes:
+        classes: the classes that are removed with it, one for each of ``group[0].idxs``.
+    """
+
+    classes: torch.Tensor
+
+    def prune(self, idxs: Any = None, record_history: bool = True) -> None:
+        """Remove the channels, and fit numbers in the code and factors of tensors to what is left."""
+        super().prune(idxs, record_history)
+        if idxs is None:
+            graph: Any = self._DG
+            graph.finish(self.classes)
+
+
+def shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int = 1) -> torch.Tensor:
+    """A tensor without some of its entries along a dimension.
+
+    Args:
+        tensor: a parameter or buffer.
+        dim: the dimension.
+        keep: the entries that stay, ``[size]`` bool; ``[groups * size]`` if each group of a convolution, whose outputs
+            are the first dimension, has its own.
+        groups: the number of groups; each must keep equally many.
+    """
+    kept = _shortened(tensor.detach(), dim, keep.to(tensor.device), groups)
+    if not isinstance(tensor, nn.Parameter):
+        return kept
+    parameter = nn.Parameter(kept, tensor.requires_grad)
+    if tensor.grad is not None:
+        parameter.grad = _shortened(tensor.grad, dim, keep.to(tensor.device), groups)
+    return parameter
+
+
+def _shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int) -> torch.Tensor:
+    if groups == 1:
+        return tensor.index_select(dim, keep.nonzero().flatten())
+    parts = zip(tensor.chunk(groups, 0), keep.chunk(groups), strict=True)
+    return torch.cat([part.index_select(dim, kept.nonzero().flatten()) for part, kept in parts])

@@ -1,0 +1,180 @@
+"""The sides of layers: which dimensions of which tensors belong to a layer's input channels, and which to its outputs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch_pruning as tp
+from torch_pruning.dependency import DependencyGraph
+
+from .labels.trace import Axes
+
+Key = tuple[str, int]
+"""A dimension of a tensor: name of the parameter or buffer, and dimension."""
+
+WEIGHTS = ("weight", "weight_v", "weight_g", "weight_orig", "weight_u")
+"""Attributes with the weight of a layer, or with what a norm of PyTorch makes it from."""
+
+TYPES = tp.ops.OPTYPE
+SAME = (TYPES.BN, TYPES.LN, TYPES.GN, TYPES.IN, TYPES.PRELU, TYPES.EMBED, TYPES.DEPTHWISE_CONV)
+"""Types of layers of which the input channels are the output channels (or which have no input channels)."""
+
+
+class TensorAxis(nn.Module):
+    """A dimension of a parameter that belongs to no layer that Torch-Pruning knows, as the target of a dependency.
+
+    Attributes:
+        name: the name of the parameter or buffer.
+        size: its present size.
+    """
+
+    def __init__(self, name: str, size: int):
+        super().__init__()
+        self.name, self.size = name, size
+
+
+class CoupledChannels(nn.Module):
+    """Channels that can only be removed together with others: the root of their group.
+
+    Attributes:
+        size: their present number.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+
+class CountedPruner(tp.pruner.BasePruningFunc):
+    """How Torch-Pruning sees a `TensorAxis` and `CoupledChannels`; the dependency removes what is to be removed."""
+
+    def prune_out_channels(self, layer: Any, idxs: Any) -> Any:
+        """Do nothing."""
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: Any) -> int:
+        """The number of channels left."""
+        return layer.size
+
+    get_in_channels = get_out_channels
+
+
+COUNTED = CountedPruner()
+
+
+@dataclass
+class Side:
+    """The input side or the output side of a layer.
+
+    Attributes:
+        layer: the layer; a `TensorAxis` for tensors outside of known layers.
+        is_output: whether these are output channels; True if they are the input channels as well.
+        handler: Torch-Pruning's function for this side.
+        labels: the labels of its channels, ``[channels]``.
+        keys: the dimensions of tensors that lose entries with the channels.
+        name: the name of the layer, or of the tensor.
+    """
+
+    layer: nn.Module
+    is_output: bool
+    handler: Callable[..., Any]
+    labels: torch.Tensor
+    keys: list[Key]
+    name: str
+
+
+def sides_of(graph: DependencyGraph, axes: Axes, same_name: dict[str, str]) -> list[Side]:
+    """The sides of all layers of a network that have labels.
+
+    Args:
+        graph: the graph, for its network and its pruners.
+        axes: the labels of all tensors.
+        same_name: for parameters that several modules share, the name under which their labels are found.
+    """
+    keys_in: dict[str, list[Key]] = defaultdict(list)
+    for name, dim in axes:
+        keys_in[_layer_of(name)].append((name, dim))
+    for alias, name in same_name.items():
+        keys_in[_layer_of(alias)] += [key for key in axes if key[0] == name]
+    sides = []
+    for name, module in graph.model.named_modules():
+        keys = keys_in.pop(name, [])
+        for side in _sides_of_layer(graph, name, module, keys, axes):
+            sides.append(side)
+            keys = [key for key in keys if key not in side.keys]
+        sides += _sides_of_tensors(keys, axes)
+    return sides
+
+
+def _sides_of_tensors(keys: list[Key], axes: Axes) -> Iterator[Side]:
+    for key in keys:
+        layer = TensorAxis(key[0], len(axes[key]))
+        yield Side(layer, True, COUNTED.prune_out_channels, axes[key], [key], key[0])
+
+
+def _sides_of_layer(
+    graph: DependencyGraph, name: str, module: nn.Module, keys: list[Key], axes: Axes
+) -> Iterator[Side]:
+    kind = tp.ops.module2type(module)
+    pruner = graph.get_pruner_of_module(module)
+    if type(module) in graph.CUSTOMIZED_PRUNERS or module in graph.CUSTOMIZED_PRUNERS:
+        same = pruner.prune_in_channels == pruner.prune_out_channels
+        for side, handler in (("in", pruner.prune_in_channels), ("out", pruner.prune_out_channels)):
+            key = (f"{name}.{side}", 0)
+            if key in axes and not (same and side == "in"):
+                yield Side(module, side == "out", handler, axes[key], [], name)
+        return
+    weight = getattr(module, "weight", None)
+    if not keys or kind not in (*SAME, TYPES.CONV, TYPES.LINEAR) or not isinstance(weight, torch.Tensor):
+        if kind == TYPES.BN and keys:
+            yield _side(module, pruner.prune_out_channels, keys, axes, name)
+        return
+    if kind in SAME and kind != TYPES.DEPTHWISE_CONV:
+        dim = 1 if kind == TYPES.EMBED else 0
+        if kind != TYPES.LN or weight.dim() == 1:
+            yield from _if_any(module, pruner.prune_out_channels, [key for key in keys if key[1] == dim], axes, name)
+        return
+    transposed = getattr(module, "transposed", False)
+    out = 1 if transposed and kind == TYPES.CONV else 0
+    weights = [key for key in keys if _attribute(key[0], name) in WEIGHTS]
+    outputs = [key for key in weights if key[1] == out]
+    outputs = [key for key in outputs if len(axes[key]) == len(axes[outputs[0]])]
+    others = [key for key in keys if _attribute(key[0], name) == "bias"]
+    yield from _if_any(module, pruner.prune_out_channels, outputs + others, axes, name)
+    if kind != TYPES.DEPTHWISE_CONV:
+        yield from _if_any(
+            module, pruner.prune_in_channels, [key for key in weights if key[1] == 1 - out], axes, name, False
+        )
+
+
+def _if_any(
+    module: nn.Module, handler: Any, keys: list[Key], axes: Axes, name: str, is_output: bool = True
+) -> Iterator[Side]:
+    if keys:
+        yield _side(module, handler, keys, axes, name, is_output)
+
+
+def _side(
+    module: nn.Module, handler: Any, keys: list[Key], axes: Axes, name: str, is_output: bool = True
+) -> Side:
+    return Side(module, is_output, handler, axes[keys[0]], keys, name)
+
+
+def _layer_of(name: str) -> str:
+    """The name of the layer that a parameter belongs to, parametrized or not."""
+    path = name.rpartition(".")[0]
+    return path.partition(".parametrizations.")[0] if ".parametrizations." in f"{name}" else path
+
+
+def _attribute(name: str, layer: str) -> str:
+    """The attribute of the layer that a parameter is, or that it parametrizes."""
+    rest = name[len(layer) + 1 :] if layer else name
+    parts = rest.split(".")
+    return parts[1] if parts[0] == "parametrizations" and len(parts) > 1 else parts[0]
