@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -43,8 +43,12 @@ class Comparison(NamedTuple):
         return self.norms and self.counted < self.tolerance
 
 
-def distinct(network: Network) -> nn.Module:
-    """The network with values that are all different, in float64 where it runs so: what is left can be recognised."""
+def marked(network: Network) -> nn.Module:
+    """The network, marked so that what is left of it can be recognised; in float64 where it runs so.
+
+    Gradients of parameters are the positions of their values: whoever shortens a parameter shortens its gradient alike.
+    Values of buffers are all different.
+    """
     model = network.build().double()
     try:
         outputs(model, network)
@@ -52,16 +56,19 @@ def distinct(network: Network) -> nn.Module:
         model = network.build()
     generator = torch.Generator().manual_seed(2)
     scale = 1e-9 if precision(model) is torch.float64 else 1e-6
-    with torch.no_grad():
-        for tensor in [*model.parameters(), *model.buffers()]:
-            if tensor.is_floating_point():
-                tensor.add_((tensor.abs() + 1) * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * scale)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.grad = torch.arange(parameter.numel()).to(parameter.dtype).reshape(parameter.shape)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            noise = torch.randn(buffer.shape, generator=generator, dtype=buffer.dtype)
+            buffer.add_((buffer.abs() + 1) * noise * scale)
     return model
 
 
 def compare(network: Network, pruned: nn.Module) -> Comparison:
-    """Compare a network of `distinct` that was pruned with an unpruned one whose removed values are zero."""
-    original = distinct(network)
+    """Compare a network of `marked` that was pruned with an unpruned one whose removed values are zero."""
+    original = marked(network)
     whole = outputs(original, network)
     mask(original, pruned)
     counting = CountedNorms()
@@ -80,35 +87,48 @@ def compare(network: Network, pruned: nn.Module) -> Comparison:
 
 
 def mask(original: nn.Module, pruned: nn.Module) -> None:
-    """Set to zero what the pruned network has no longer, recognised by its values; variances are left, as divisors."""
+    """Set to zero what the pruned network has no longer; variances are left, because they are divisors."""
     left = {**dict(pruned.named_parameters()), **dict(pruned.named_buffers())}
     for name, tensor in [*original.named_parameters(), *original.named_buffers()]:
         if name in left and left[name].shape != tensor.shape and not name.endswith("running_var"):
-            kept = positions(left[name].detach(), tensor.detach(), name)
+            kept = positions(left[name], tensor.detach(), name)
             values = torch.zeros_like(tensor.data).flatten()
             values[kept] = tensor.data.flatten()[kept]
             tensor.data = values.reshape(tensor.shape)
 
 
-def positions(values: torch.Tensor, among: torch.Tensor, name: str) -> torch.Tensor:
-    """Where each of the values stands in a tensor of values that are all different, both flattened."""
-    ordered, order = among.flatten().sort()
-    found = torch.searchsorted(ordered, values.flatten()).clamp(max=len(ordered) - 1)
-    if not torch.equal(ordered[found], values.flatten()):
+def positions(left: torch.Tensor, tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Where the values that are left stand in a tensor, both flattened.
+
+    Raises:
+        ValueError: they cannot be recognised.
+    """
+    if left.grad is not None:
+        if left.grad.shape != left.shape:
+            raise ValueError(f"the gradient of {name} was not pruned with it")
+        return left.grad.flatten().long()
+    values = left.detach().flatten()
+    ordered, order = tensor.flatten().sort()
+    found = torch.searchsorted(ordered, values).clamp(max=len(ordered) - 1)
+    if not torch.equal(ordered[found], values):
         raise ValueError(f"{name} has values that it did not have before")
     return order[found]
 
 
 def outputs(model: nn.Module, network: Network) -> list[torch.Tensor]:
     """What the network gives for its example, with the same random numbers at each call."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        return [t for t in tensors_in(call_model(model, inputs_for(model, network))) if t.is_floating_point()]
+
+
+def inputs_for(model: nn.Module, network: Network) -> Any:
+    """The network's example, in the precision of the model."""
     kind = precision(model)
-    inputs = tree_map(
+    return tree_map(
         lambda leaf: leaf.to(kind) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf,
         network.inputs(),
     )
-    torch.manual_seed(3)
-    with torch.no_grad():
-        return [tensor for tensor in tensors_in(call_model(model, inputs)) if tensor.is_floating_point()]
 
 
 def precision(model: nn.Module) -> torch.dtype:
