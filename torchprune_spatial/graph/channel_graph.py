@@ -17,6 +17,7 @@ from torch_pruning.dependency.node import Node
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.put_back import restoring_attributes
 
+from ..check.problems import sentence
 from .channels import Channels, Coupled
 from .labels.classes import FROZEN
 from .labels.trace import trace
@@ -436,7 +437,7 @@ class ChannelGraph(DependencyGraph):
             try:
                 wrong = self.verify()
             except Exception as error:
-                return f"the network fails without it ({' '.join(str(error).split())[:160]})"
+                return f"the network fails without it ({sentence(error)})"
         return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else ""
 
 

@@ -68,12 +68,16 @@ class Numbers:
         following: whether counts are followed now; afterwards they compute like plain integers.
         fixed: attributes that must keep their value: something else depends on it.
         as_values: uses of counts as values.
+        as_integers: counts that became plain integers, by ``int(count)``.
+        equal: terms that must stay zero: the code has compared counts with attributes, and found them equal.
         values: the values of all attributes that are counts.
     """
 
     following: bool = True
     fixed: set[Attribute] = field(default_factory=set)
     as_values: list[AsValue] = field(default_factory=list)
+    as_integers: list[AsValue] = field(default_factory=list)
+    equal: list[Terms] = field(default_factory=list)
     values: dict[Attribute, int] = field(default_factory=dict)
 
     def fix(self, terms: Mapping[tuple[Variable, ...], Fraction]) -> None:
@@ -101,13 +105,13 @@ class Count(int):
         return count
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        return int, (int(self),)
+        return int, (plain(self),)
 
     def __deepcopy__(self, memo: Any) -> int:
-        return int(self)
+        return plain(self)
 
     def _sum(self, other: Any, sign: int, own: int = 1) -> Any:
-        value = own * int(self) + sign * int(other)
+        value = own * plain(self) + sign * plain(other)
         if not self.numbers.following:
             return value
         terms = {product: own * factor for product, factor in self.terms.items()}
@@ -132,7 +136,7 @@ class Count(int):
     def __mul__(self, other: Any) -> Any:
         if not isinstance(other, int):
             return self._as_value(int.__mul__, other)
-        value = int(self) * int(other)
+        value = plain(self) * plain(other)
         if not self.numbers.following:
             return value
         terms: Terms = {}
@@ -146,14 +150,14 @@ class Count(int):
     def __floordiv__(self, other: Any) -> Any:
         if not isinstance(other, int):
             return self._as_value(int.__floordiv__, other)
-        value = int(self) // int(other)
-        if not self.numbers.following or value * int(other) != int(self):
+        value = plain(self) // plain(other)
+        if not self.numbers.following or value * plain(other) != plain(self):
             return value
         if isinstance(other, Count):
             if any(isinstance(variable, Labels) for product in other.terms for variable in product):
                 return value  # a ratio of two widths: a constant
             self.numbers.fix(other.terms)
-        return Count(value, {product: factor / int(other) for product, factor in self.terms.items()}, self.numbers)
+        return Count(value, {product: factor / plain(other) for product, factor in self.terms.items()}, self.numbers)
 
     def __rfloordiv__(self, other: Any) -> Any:
         if isinstance(other, int):
@@ -161,7 +165,7 @@ class Count(int):
         return int.__rfloordiv__(self, other)
 
     def __divmod__(self, other: Any) -> Any:
-        return self // other, int(self) % int(other)
+        return self // other, plain(self) % plain(other)
 
     def __truediv__(self, other: Any) -> Any:
         return self._as_value(int.__truediv__, other)
@@ -174,21 +178,44 @@ class Count(int):
 
     def __float__(self) -> float:
         self._note_value()
-        return float(int(self))
+        return float(plain(self))
 
     def __int__(self) -> int:
+        if self.numbers.following and not sys._getframe(1).f_code.co_filename.startswith(_HERE):
+            self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code(__file__)))
         return int.__int__(self)
+
+    def __eq__(self, other: Any) -> bool:
+        equal = int.__eq__(self, other) is True
+        if equal and isinstance(other, Count) and self.numbers.following:
+            known = [isinstance(variable, Attribute) for terms in (self.terms, other.terms) for v in terms for variable in v]
+            if any(known) and not all(known):
+                self.numbers.equal.append((self - other).terms)
+        return equal
+
+    def __ne__(self, other: Any) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
     def _as_value(self, compute: Callable[[int, Any], Any], other: Any) -> Any:
         self._note_value()
-        value = compute(int(self), other)
+        value = compute(plain(self), other)
         if value is NotImplemented and isinstance(other, float):
-            return getattr(float(int(self)), compute.__name__)(other)
+            return getattr(float(plain(self)), compute.__name__)(other)
         return value
 
     def _note_value(self) -> None:
         if self.numbers.following:
-            self.numbers.as_values.append(AsValue(self.terms, int(self), calling_code(__file__)))
+            self.numbers.as_values.append(AsValue(self.terms, plain(self), calling_code(__file__)))
+
+
+_HERE = os.path.dirname(__file__)
+
+
+def plain(value: Any) -> int:
+    """A number as a plain integer."""
+    return int.__int__(value)
 
 
 def calling_code(*skipped: str) -> Any:

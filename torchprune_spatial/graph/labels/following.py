@@ -70,9 +70,14 @@ class Following:
         """
         one, other = _aligned(one, len(shape)), _aligned(other, len(shape))
         tracks, others = [_aligned(t, len(shape)) for t in tracks], [_aligned(t, len(shape)) for t in others]
+        here, there = varying(one), varying(other)
         result, met = [], set()
         for track in tracks:
-            shared = [(len(varying(track) & varying(t)), i) for i, t in enumerate(others) if varying(track) & varying(t)]
+            shared = [
+                (len(varying(track) & varying(t)), i)
+                for i, t in enumerate(others)
+                if varying(track) & varying(t) and varying(track) <= there and varying(t) <= here
+            ]
             if shared:
                 i = max(shared)[1]
                 met.add(i)

@@ -22,7 +22,7 @@ def move(following: Following, call: Call) -> None:
     """Labels move as the elements do."""
     x, *rest = call.args
     rest = on_cpu(rest)
-    makers = following.storages.makers(x)
+    makers = following.storages.linear_in(x)
     tracks = [following.moved(t, x, lambda w: call.function(w, *rest, **call.kwargs)) for t in following.get(x)]
     following.set(call.output, tracks, makers)
 

@@ -109,13 +109,15 @@ LINEAR = ("mul", "div", "neg", "clone", "_to_copy", "add", "sub", "dropout", "na
 
 def linear_in(following: Following, call: Call) -> torch.Tensor | None:
     """Of which weights the result of an operation is a linear function, if its inputs are; None if of none."""
-    found = [following.storages.makers(tensor) for tensor in call.inputs]
+    found = [following.storages.linear_in(tensor) for tensor in call.inputs]
     known = [makers for makers in found if makers is not None]
-    if not known or (len(known) < len(found) and call.name in ("add", "sub")):
+    if call.name in ("add", "sub"):  # a bias is scaled with its weight
+        biases = [isinstance(tensor, torch.nn.Parameter) and tensor.dim() == 1 for tensor in call.inputs]
+        if len(known) + sum(biases) < len(found) or any(not torch.equal(makers, known[0]) for makers in known):
+            return None
+    elif len(known) > 1:
         return None
-    if any(not torch.equal(makers, known[0]) for makers in known) or (len(known) > 1 and call.name in ("mul", "div")):
-        return None
-    return known[0]
+    return known[0] if known else None
 
 
 @register_rule("copy")
@@ -129,10 +131,10 @@ def copy(following: Following, call: Call) -> None:
 @register_rule("mm", "bmm")
 def matrix_product(following: Following, call: Call) -> None:
     """``[..., m, k] @ [..., k, n]``."""
-    makers = [following.storages.makers(tensor) for tensor in call.inputs]
+    makers = [following.storages.linear_in(tensor) for tensor in call.inputs]
     tracks = following.contract(*call.inputs)
-    of_activations = next((found for found in makers if found is not None), None)
-    following.set(call.result, tracks, OF_TRACKS if of_activations is None else of_activations)
+    first = next((tensor for tensor, found in zip(call.inputs, makers, strict=True) if found is not None), None)
+    following.set(call.result, tracks, OF_TRACKS if first is None else following.storages.makers(first))
 
 
 @register_rule("addmm", "baddbmm", "addbmm")

@@ -31,12 +31,10 @@ class Relation:
     Attributes:
         labels: ``[size]``.
         terms: what the code computes the size from.
-        line: the line of code.
     """
 
     labels: torch.Tensor
     terms: Terms
-    line: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,16 @@ class Sizes(TorchFunctionMode):
                 sizes[dim] = Count(sizes[dim], {(Labels(row),): Fraction(1)}, self.numbers)
         return torch.Size(sizes)
 
+    def recognized(self, size: Any) -> Any:
+        """A size as the count that the same code has made a plain integer of, if it has."""
+        if isinstance(size, Count) or not isinstance(size, int) or not self.numbers.as_integers:
+            return size
+        code = calling_code(__file__)
+        for used in reversed(self.numbers.as_integers):
+            if used.code is code and used.value == size:
+                return Count(size, used.terms, self.numbers)
+        return size
+
     @staticmethod
     def _row(track: torch.Tensor, dim: int) -> torch.Tensor:
         return track.movedim(dim, -1).reshape(-1, track.shape[dim])[0]
@@ -150,8 +158,9 @@ class Sizes(TorchFunctionMode):
 
     def demand(self, labels: torch.Tensor, size: Any) -> None:
         """Note that the number of some labels ``[size]`` is a given size: freeze them if that is a plain number."""
+        size = self.recognized(size)
         if isinstance(size, Count) and size.terms:
-            self.relations.append(Relation(labels, size.terms, ""))
+            self.relations.append(Relation(labels, size.terms))
         else:
             self.following.freeze(labels, LITERAL)
 
@@ -163,7 +172,7 @@ class Sizes(TorchFunctionMode):
             x: the tensor that is viewed.
             sizes: for each dimension of the view, the size that the code gives; None or -1 if it gives none.
         """
-        classes = self.following.classes
+        classes, sizes = self.following.classes, [self.recognized(size) for size in sizes]
         if not x.numel():
             return result
         for track in self.following.get(x):
@@ -288,7 +297,7 @@ class Sizes(TorchFunctionMode):
         for dim, size in enumerate(sizes):
             if isinstance(size, Count) and result.dim() == len(sizes) and size == result.shape[dim] > 1:
                 labels = self.following.classes.new(int(size))
-                self.relations.append(Relation(labels, size.terms, ""))
+                self.relations.append(Relation(labels, size.terms))
                 self.following.set(result, [labels.reshape([-1 if d == dim else 1 for d in range(len(sizes))])])
                 break
         return result

@@ -71,6 +71,11 @@ class LabelledStorages:
                 distinct.append(track)
         return distinct
 
+    def linear_in(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The ``makers`` with which the storage of a tensor was labelled: they hold for views of it, too."""
+        found = self._labelled.get(storage_key(tensor))
+        return None if found is None else found.makers
+
     def makers(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Labels of the weights of which a tensor is a linear function, as they were when they made it, ``[n]``."""
         found = self._labelled.get(storage_key(tensor))

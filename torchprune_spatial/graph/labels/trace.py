@@ -151,7 +151,7 @@ def trace(
         following.classes,
         axes,
         following.equal_counts,
-        sizes.relations,
+        sizes.relations + [Relation(torch.zeros(0, dtype=torch.long), terms) for terms in sizes.numbers.equal],
         sizes.factors,
         sizes.numbers,
         following.averages,
