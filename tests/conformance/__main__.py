@@ -18,25 +18,28 @@ from .table import table
 CPU_SECONDS = {"ours": 120, "alone": 60}
 """For each stage of a network, as processor time, so that a busy machine does not change the table."""
 MEMORY_BYTES = 6 * 2**30
-LAST_STAGES = {"ours": "masked", "alone": "torch-pruning"}
-"""Where an error is noted that ended the process."""
+ENDS = {"ours": "masked", "alone": "torch-pruning"}
+"""The stage at which an error is noted that ended the process in this part."""
 
 
-def run_apart(name: str, parts: tuple[str, ...] = ("ours", "alone")) -> dict[str, Any]:
-    """Outcomes of a network, each part in a process of its own, whose memory and processor time are limited."""
+def run_apart(name: str) -> dict[str, Any]:
+    """Outcomes of a network in a process of its own, whose memory and processor time are limited."""
     results: dict[str, Any] = {}
-    for part in parts:
-        command = [sys.executable, "-m", "tests.conformance", "--network", name, "--part", part]
+    parts = list(ENDS)
+    while parts:
+        command = [sys.executable, "-m", "tests.conformance", "--network", name, "--parts", *parts]
         done = subprocess.run(command, capture_output=True, text=True)
         results.update(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
-        if done.returncode:
-            stage = "ours" if part == "ours" and "ours" not in results else LAST_STAGES[part]
-            results[stage] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+        if not done.returncode:
+            break
+        part = next(part for part in parts if ENDS[part] not in results)
+        results[ENDS[part]] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+        parts = parts[parts.index(part) + 1 :]
     return results
 
 
-def run_here(name: str, part: str) -> None:
-    """Print the outcomes of a part of a network as lines of JSON."""
+def run_here(name: str, parts: list[str]) -> None:
+    """Print the outcomes of parts of a network as lines of JSON."""
     from . import outcome
 
     def stop(*_: Any) -> None:
@@ -44,10 +47,11 @@ def run_here(name: str, part: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS[part])
-    for stage in getattr(outcome, part)(NETWORKS[name]):
-        print(json.dumps(stage), flush=True)
+    for part in parts:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS[part])
+        for stage in getattr(outcome, part)(NETWORKS[name]):
+            print(json.dumps(stage), flush=True)
+            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS[part])
 
 
 def main() -> None:
@@ -55,12 +59,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/conformance.md"))
     parser.add_argument("--match", default="", help="only networks whose name holds this")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
-    parser.add_argument("--results", type=Path, help="file of results, as lines of JSON: those that it has are not repeated")
+    parser.add_argument(
+        "--results", type=Path, help="file of results, as lines of JSON: those that it has are not repeated"
+    )
     parser.add_argument("--network", choices=NETWORKS, metavar="NAME", help="one network, in this process, as JSON")
-    parser.add_argument("--part", choices=CPU_SECONDS, default="ours", help="of --network: ours, or Torch-Pruning alone")
+    parser.add_argument("--parts", choices=ENDS, nargs="+", default=list(ENDS), help="of --network")
     arguments = parser.parse_args()
     if arguments.network:
-        run_here(arguments.network, arguments.part)
+        run_here(arguments.network, arguments.parts)
         return
     names = [name for name in NETWORKS if arguments.match in name]
     rows: dict[str, dict[str, Any]] = {}

@@ -24,9 +24,9 @@ class Network:
         library: the name of the Python package.
         name: its name there, with what else is needed to tell it from others.
         make: makes it.
-        example: what it is called with. A tuple of integers is the shape of a random input, without the batch: ``(3, 64,
-            64)`` is an image. A dictionary holds keyword arguments, a list positional ones; in both, tuples of integers
-            are shapes, and other values are passed as they are.
+        example: what it is called with. A tuple of integers is the shape of a random input, without the batch: of an
+            image, ``(3, 64, 64)``. A dictionary holds keyword arguments, a list positional ones; in both, tuples of
+            integers are shapes, and other values are passed as they are.
         batch: number of images.
         kept: for Torch-Pruning: ends of the names of parameters that no channel runs along, such as tables of relative
             positions.

@@ -116,7 +116,10 @@ def _largest_and_where(count: int, tensor: torch.Tensor, dim: int, keepdim: bool
 
 NORMS: dict[Any, tuple[Callable[..., int], Callable[..., Any]]] = {
     aten.native_layer_norm.default: (lambda tensor, shape, *_: math.prod(shape), _layer_norm),
-    aten.native_group_norm.default: (lambda t, w, b, n, channels, size, groups, e: channels // groups * size, _group_norm),
+    aten.native_group_norm.default: (
+        lambda t, w, b, n, channels, size, groups, e: channels // groups * size,
+        _group_norm,
+    ),
     aten.mean.default: (_elements, _mean),
     aten.mean.dim: (_elements, _mean),
     aten.var.correction: (_elements, _variance),

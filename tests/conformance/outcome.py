@@ -13,6 +13,7 @@ import torch_pruning as tp
 from torch import nn
 
 from resolution_scaling.ground.calls import call_model
+
 try:
     from torchprune_spatial import following_channels
 except ImportError:
@@ -23,14 +24,16 @@ except ImportError:
     def following_channels():
         with mock.patch("torch_pruning.dependency.DependencyGraph", ChannelGraph):
             yield
+
+
 from torchprune_spatial.graph.attention import attention_heads, update_attention
 from torchprune_spatial.graph.channel_graph import ChannelGraph
 from torchprune_spatial.graph.layers import CHANNEL_LAYERS
 from torchprune_spatial.graph.outputs import OutputTrace
 
-from .masking import Comparison, compare, marked, inputs_for, outputs
+from .masking import Comparison, compare, inputs_for, marked, outputs
 from .network import Network
-from .table import PRUNES, right
+from .table import PRUNES
 
 HALF = 0.5
 THIRTY_PERCENT = 0.3
@@ -50,8 +53,8 @@ def ours(network: Network) -> Iterator[tuple[str, Any]]:
 
     ``seconds``: of building the graph, and of one forward pass. ``reach``: percentage of the parameters that can be
     removed. ``left alone``: why the others cannot. ``ours``: ``"prunes"``, or what goes wrong if half of each group is
-    removed. ``compression``: parameters before, by those after. ``masked``: whether a network of which 30 % were removed
-    at random computes what the masked one does.
+    removed. ``compression``: parameters before, by those after. ``masked``: whether a network of which 30 % were
+    removed at random computes what the masked one does.
     """
     warnings.simplefilter("ignore")
     model = network.build()
@@ -63,6 +66,7 @@ def ours(network: Network) -> Iterator[tuple[str, Any]]:
         graph = ChannelGraph().build_dependency(model, network.inputs())
     except FAILURES as error:
         yield "ours", sentence(error)
+        yield "masked", "not reached"
         return
     yield "seconds", [round(time.perf_counter() - start, 2), round(forward, 3)]
     yield "reach", share_within_reach(model, graph.classes())

@@ -34,9 +34,9 @@ compute what they should.
 - **Ours**: the same with `ChannelGraph`, with nothing ignored and nothing given.
 - **In reach**: the share of the parameters that lie at an index that our graph can remove.
 - **Pruned = masked**: whether the network, after 30 % of each group were removed at random, gives what the original
-  gives with all the removed coordinates of its parameters at zero: to 1e-6 of the largest output, in float64. A norm over
-  channels averages over fewer of them. Such networks are equal "with norms counted" if the norms of the pruned network
-  count the removed channels as zeros, as those of the masked one do.
+  gives with all the removed coordinates of its parameters at zero: to 1e-6 of the largest output, in float64. A norm
+  over channels averages over fewer of them. Such networks are equal "with norms counted" if the norms of the pruned
+  network count the removed channels as zeros, as those of the masked one do.
 - **Compression**: parameters before, by parameters after half of each group was removed.
 - **Seconds**: to build the graph; in brackets, for one forward pass. One thread.
 

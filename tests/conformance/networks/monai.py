@@ -23,8 +23,14 @@ VOLUME = (1, 16, 16, 16)
 LARGE_VOLUME = (1, 32, 32, 32)
 STEP = torch.tensor([10])
 UNET = {"in_channels": 1, "out_channels": 2, "channels": (8, 16, 32), "strides": (2, 2)}
-DYN = {"in_channels": 1, "out_channels": 2, "kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2] * 3,
-       "filters": [8, 16, 24, 32]}
+DYN = {
+    "in_channels": 1,
+    "out_channels": 2,
+    "kernel_size": [3] * 4,
+    "strides": [1, 2, 2, 2],
+    "upsample_kernel_size": [2] * 3,
+    "filters": [8, 16, 24, 32],
+}
 LEVELS = {"num_res_blocks": 1, "channels": (16, 32), "attention_levels": (False, True), "norm_num_groups": 4}
 TOKENS = {"hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
 
@@ -35,6 +41,7 @@ def _dints() -> nn.Module:
     return nets.DiNTS(space, 1, 2, spatial_dims=2)
 
 
+# fmt: off
 NETWORKS = [
     # U-Nets
     _line("UNet", "UNet", SLICE, 2, **UNET),
@@ -66,7 +73,8 @@ NETWORKS = [
     _line("HighResNet", "HighResNet", SLICE, 2, 1, 2),
     _line("HighResNet 3D", "HighResNet", VOLUME, 3, 1, 2, channel_matching="project"),
     _line("FlexibleUNet efficientnet-b0", "FlexibleUNet", (3, 64, 64), 3, 2, "efficientnet-b0"),
-    _line("FlexibleUNet resnet18 3D", "FlexibleUNet", LARGE_VOLUME, 1, 2, "resnet18", spatial_dims=3, decoder_channels=(32, 16, 16, 8, 8)),
+    _line("FlexibleUNet resnet18 3D", "FlexibleUNet", LARGE_VOLUME, 1, 2, "resnet18", spatial_dims=3,
+          decoder_channels=(32, 16, 16, 8, 8)),
     _line("Quicknat", "Quicknat", (1, 32, 32), 4, 1, 16),
     _line("HoVerNet", "HoVerNet", (3, 256, 256), batch=1),
     _line("AHNet", "AHNet", (1, 128, 128), (1, 1, 1, 1), 2, 1, 2),
@@ -78,15 +86,17 @@ NETWORKS = [
     _line("UNETR 3D", "UNETR", (1, 16, 16, 16), 1, 2, 16, 8, num_heads=4, hidden_size=48, mlp_dim=96),
     _line("SwinUNETR", "SwinUNETR", (1, 64, 64), 1, 2, depths=(1, 1, 1, 1), feature_size=12, spatial_dims=2),
     _line("SwinUNETR 3D", "SwinUNETR", (1, 64, 64, 64), 1, 2, depths=(1, 1, 1, 1), feature_size=12, batch=1),
-    _line("SwinUNETR v2", "SwinUNETR", (1, 64, 64), 1, 2, depths=(1, 1, 1, 1), feature_size=12, spatial_dims=2, use_v2=True),
+    _line("SwinUNETR v2", "SwinUNETR", (1, 64, 64), 1, 2, depths=(1, 1, 1, 1), feature_size=12, spatial_dims=2,
+          use_v2=True),
     _line("ViT", "ViT", SLICE, 1, 32, 8, num_layers=2, spatial_dims=2, classification=True, **TOKENS),
     _line("ViT 3D", "ViT", VOLUME, 1, 16, 8, num_layers=2, pos_embed_type="sincos", **TOKENS),
     _line("ViTAutoEnc", "ViTAutoEnc", SLICE, 1, 32, 4, num_layers=2, spatial_dims=2, **TOKENS),
-    _line("MaskedAutoEncoderViT", "MaskedAutoEncoderViT", SLICE, 1, 32, 8, num_layers=2, spatial_dims=2, decoder_hidden_size=32,
-          decoder_mlp_dim=32, decoder_num_layers=1, decoder_num_heads=4, **TOKENS),
+    _line("MaskedAutoEncoderViT", "MaskedAutoEncoderViT", SLICE, 1, 32, 8, num_layers=2, spatial_dims=2,
+          decoder_hidden_size=32, decoder_mlp_dim=32, decoder_num_layers=1, decoder_num_heads=4, **TOKENS),
     # autoencoders
     _line("AutoEncoder", "AutoEncoder", SLICE, 2, 1, 1, (8, 16, 32), (2, 2, 2), num_res_units=1),
-    _line("AutoEncoder 3D", "AutoEncoder", VOLUME, 3, 1, 1, (8, 16, 32), (2, 2, 1), inter_channels=(16, 16), inter_dilations=(1, 2)),
+    _line("AutoEncoder 3D", "AutoEncoder", VOLUME, 3, 1, 1, (8, 16, 32), (2, 2, 1), inter_channels=(16, 16),
+          inter_dilations=(1, 2)),
     _line("VarAutoEncoder", "VarAutoEncoder", SLICE, 2, SLICE, 1, 16, (8, 16), (2, 2), use_mean_at_inference=True),
     _line("VQVAE", "VQVAE", SLICE, 2, 1, 1, (16, 32), 1, (16, 32), ((2, 4, 1, 1),) * 2, ((2, 4, 1, 1, 0),) * 2, 16, 8),
     _line("AutoencoderKL", "AutoencoderKL", SLICE, 2, latent_channels=3, **LEVELS),
@@ -106,11 +116,14 @@ NETWORKS = [
     _line("LocalNet", "LocalNet", VOLUME, 3, 1, 8, (0, 1, 2)),
     _line("GlobalNet", "GlobalNet", SLICE, [32, 32], 2, 1, 8, 3),
     # diffusion
-    _line("DiffusionModelUNet", "DiffusionModelUNet", {"x": SLICE, "timesteps": STEP}, 2, 1, 1, num_head_channels=8, **LEVELS),
-    _line("DiffusionModelUNet 3D", "DiffusionModelUNet", {"x": (1, 8, 8, 8), "timesteps": STEP}, 3, 1, 1, num_head_channels=8, **LEVELS),
-    _line("DiffusionModelUNet conditioned", "DiffusionModelUNet", {"x": SLICE, "timesteps": STEP, "context": (4, 16)}, 2, 1, 1,
-          num_head_channels=8, with_conditioning=True, cross_attention_dim=16, **LEVELS),
-    _line("SPADEDiffusionModelUNet", "SPADEDiffusionModelUNet", {"x": SLICE, "timesteps": STEP, "seg": (3, 32, 32)}, 2, 1, 1, 3,
-          num_head_channels=8, spade_intermediate_channels=16, **LEVELS),
+    _line("DiffusionModelUNet", "DiffusionModelUNet", {"x": SLICE, "timesteps": STEP}, 2, 1, 1, num_head_channels=8,
+          **LEVELS),
+    _line("DiffusionModelUNet 3D", "DiffusionModelUNet", {"x": (1, 8, 8, 8), "timesteps": STEP}, 3, 1, 1,
+          num_head_channels=8, **LEVELS),
+    _line("DiffusionModelUNet conditioned", "DiffusionModelUNet", {"x": SLICE, "timesteps": STEP, "context": (4, 16)},
+          2, 1, 1, num_head_channels=8, with_conditioning=True, cross_attention_dim=16, **LEVELS),
+    _line("SPADEDiffusionModelUNet", "SPADEDiffusionModelUNet", {"x": SLICE, "timesteps": STEP, "seg": (3, 32, 32)}, 2,
+          1, 1, 3, num_head_channels=8, spade_intermediate_channels=16, **LEVELS),
     _line("PatchDiscriminator", "PatchDiscriminator", SLICE, 2, 8, 1),
 ]
+# fmt: on

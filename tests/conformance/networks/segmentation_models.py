@@ -5,8 +5,26 @@ from __future__ import annotations
 from ..network import Network, calling
 
 ENCODERS = ("resnet18", "mobilenet_v2", "timm-efficientnet-b0", "mit_b0")
-DECODERS = ("Unet", "UnetPlusPlus", "FPN", "DeepLabV3Plus", "MAnet", "PAN", "Linknet", "PSPNet", "DeepLabV3", "UPerNet", "Segformer")
-APART = {("UnetPlusPlus", "mit_b0"), ("Linknet", "mit_b0"), ("DeepLabV3", "mit_b0"), ("DeepLabV3Plus", "mit_b0"), ("PAN", "mit_b0")}
+DECODERS = (
+    "Unet",
+    "UnetPlusPlus",
+    "FPN",
+    "DeepLabV3Plus",
+    "MAnet",
+    "PAN",
+    "Linknet",
+    "PSPNet",
+    "DeepLabV3",
+    "UPerNet",
+    "Segformer",
+)
+APART = {
+    ("UnetPlusPlus", "mit_b0"),
+    ("Linknet", "mit_b0"),
+    ("DeepLabV3", "mit_b0"),
+    ("DeepLabV3Plus", "mit_b0"),
+    ("PAN", "mit_b0"),
+}
 """What the library does not combine."""
 
 

@@ -28,9 +28,11 @@ NETWORKS = [
         gernet_s repghostnet_050 lcnet_050 tinynet_e""",
     ),
     # since then
-    *lines(64, "res2net50_14w_8s ghostnetv2_100 repvit_m0_9 fastvit_t8 mobilenetv4_conv_small resnetv2_50x1_bit csatv2"),
-    *lines(64, "ecaresnet26t lambda_resnet26t cs3darknet_s hgnetv2_b0 convmixer_768_32 dpn48b regnetz_b16 gcresnext26ts"),
-    *lines(64, "rdnet_tiny efficientnet_cc_b0_4e convnext_zepto_rms efficientnet_lite0 resnetaa34d nfnet_l0"),
+    *lines(64, "res2net50_14w_8s ghostnetv2_100 repvit_m0_9 mobilenetv4_conv_small resnetv2_50x1_bit csatv2"),
+    *lines(64, "ecaresnet26t lambda_resnet26t cs3darknet_s hgnetv2_b0 convmixer_768_32 dpn48b regnetz_b16 fastvit_t8"),
+    *lines(
+        64, "gcresnext26ts rdnet_tiny efficientnet_cc_b0_4e convnext_zepto_rms efficientnet_lite0 resnetaa34d nfnet_l0"
+    ),
     *lines(96, "inception_resnet_v2"),
     *lines(256, "bat_resnext26ts halonet26t botnet26t_256"),
 ]

@@ -38,12 +38,17 @@ NETWORKS = [
         img_size=64,
     ),
     # since then
-    *lines(32, "vit_small_patch16_18x2_224 vit_base_patch16_rope_reg1_gap_256", img_size=32, depth=2),
-    *lines(32, "vit_wee_patch16_reg1_gap_256 vit_pe_core_tiny_patch16_384 samvit_base_patch16_224", img_size=32, depth=2),
+    *lines(
+        32,
+        "vit_small_patch16_18x2_224 vit_wee_patch16_reg1_gap_256 vit_base_patch16_rope_reg1_gap_256",
+        img_size=32,
+        depth=2,
+    ),
+    *lines(32, "vit_pe_core_tiny_patch16_384 samvit_base_patch16_224", img_size=32, depth=2),
     *lines(28, "vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2", img_size=28, depth=2),
     *lines(64, "maxvit_rmlp_pico_rw_256 coatnet_pico_rw_224 coatnet_rmlp_nano_rw_224 hiera_tiny_224", img_size=64),
     *lines(64, "swinv2_cr_tiny_224 sequencer2d_s tnt_s_patch16_224", img_size=64),
-    *lines(64, "efficientvit_b0 efficientvit_m0 mobilevitv2_050 fastvit_sa12 pvt_v2_b2_li nextvit_small convformer_s18"),
-    *lines(64, "poolformerv2_s12 shvit_s1 swiftformer_xs mvitv2_tiny fasternet_t0"),
+    *lines(64, "efficientvit_b0 efficientvit_m0 mobilevitv2_050 fastvit_sa12 pvt_v2_b2_li nextvit_small"),
+    *lines(64, "convformer_s18 poolformerv2_s12 shvit_s1 swiftformer_xs mvitv2_tiny fasternet_t0"),
     *lines(224, "efficientformer_l1 efficientformerv2_s0 crossvit_tiny_240 volo_d1_224 coat_tiny gcvit_xxtiny"),
 ]

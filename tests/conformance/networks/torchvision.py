@@ -16,7 +16,8 @@ from ..network import Network, calling
 def _lines(size: int, names: str, **arguments: Any) -> list[Network]:
     make = "torchvision.models:get_model"
     return [
-        Network("torchvision", name, calling(make, name, weights=None, **arguments), (3, size, size)) for name in names.split()
+        Network("torchvision", name, calling(make, name, weights=None, **arguments), (3, size, size))
+        for name in names.split()
     ]
 
 
@@ -51,7 +52,12 @@ NETWORKS = [
         Network("torchvision", f"{name} backbone", lambda name=name: _backbone(name))
         for name in ("fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "retinanet_resnet50_fpn_v2")
     ],
-    Network("torchvision", "ssdlite320_mobilenet_v3_large backbone", lambda: _backbone("ssdlite320_mobilenet_v3_large"), (3, 128, 128)),
+    Network(
+        "torchvision",
+        "ssdlite320_mobilenet_v3_large backbone",
+        lambda: _backbone("ssdlite320_mobilenet_v3_large"),
+        (3, 128, 128),
+    ),
     _line("raft_small", {"image1": (3, 128, 128), "image2": (3, 128, 128), "num_flow_updates": 2}, 1),
     *[_line(name, (3, 8, 32, 32)) for name in ("r3d_18", "mc3_18", "r2plus1d_18")],
     _line("s3d", (3, 16, 224, 224), 1),
