@@ -12,6 +12,9 @@ from .criteria.spatial_mask import SpatialMaskImportance
 from .criteria.thinet import ThiNetImportance
 from .criteria.weight_sum import WeightSumImportance
 from .graph.attention import attention_heads, update_attention
+from .graph.channel_graph import ChannelGraph
+from .graph.labels.rules import register_rule
+from .graph.pruners import following_channels
 from .record.pruning_record import PruningRecord
 from .record.saving import load_pruned, save_pruned
 from .residuals.channel_scatter import CUSTOMIZED_PRUNERS, remove_dead_channels
@@ -23,6 +26,7 @@ __all__ = [
     "Allocation",
     "CalibratedImportance",
     "Calibration",
+    "ChannelGraph",
     "ChannelImportance",
     "InterpolativeImportance",
     "MeanActivationImportance",
@@ -33,10 +37,12 @@ __all__ = [
     "attention_heads",
     "check_network",
     "decouple_residuals",
+    "following_channels",
     "load_pruned",
     "prune_to",
     "register_allocation",
     "register_criterion",
+    "register_rule",
     "remove_dead_channels",
     "report",
     "save_pruned",

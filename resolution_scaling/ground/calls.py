@@ -30,3 +30,9 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     elif not isinstance(tree, (tuple, list)):
         return []
     return [tensor for branch in tree for tensor in tensors_in(branch)]
+
+
+def sentence(error: Exception) -> str:
+    """The type of an error and the beginning of its text, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

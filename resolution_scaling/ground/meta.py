@@ -40,6 +40,20 @@ def meta_copy(model: nn.Module, *others: Any, dtype: torch.dtype | None = None) 
     return _copy(without_data, dtype, model, *others)
 
 
+def with_values(model: nn.Module, *others: Any) -> tuple[Any, ...]:
+    """Copy a network on the meta device, and objects that refer to it, with random values on the CPU."""
+
+    def random(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if not tensor.is_meta:
+            return tensor.detach().clone()
+        values = torch.zeros(tensor.shape, dtype=dtype)
+        return values.normal_() if dtype.is_floating_point else values
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _copy(random, None, model, *others)
+
+
 def fake_copy(
     mode: FakeTensorMode, model: nn.Module, *others: Any, dtype: torch.dtype | None = None
 ) -> tuple[Any, ...]:

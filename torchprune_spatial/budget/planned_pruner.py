@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -10,11 +11,18 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import Group
 
+from ..graph.channel_graph import ChannelGraph
 from ..graph.private_names import own_containers
+from ..graph.pruners import following_channels
 from .scored_groups import ScoredGroup, group_at, root_name
 
 HEAD_RATIOS = ("head_pruning_ratio", "head_pruning_ratio_dict")
 """Options with which Torch-Pruning removes whole heads."""
+
+
+def made_with(graph: ChannelGraph | None) -> contextlib.AbstractContextManager[None]:
+    """A context in which pruners are made with a graph; None for Torch-Pruning's own."""
+    return contextlib.nullcontext() if graph is None else following_channels(graph)
 
 
 class PlannedPruner(tp.pruner.BasePruner):
@@ -29,6 +37,7 @@ class PlannedPruner(tp.pruner.BasePruner):
         options: other arguments of ``tp.pruner.BasePruner``.
         groups: the recorded groups by name; None for groups that must not be pruned.
         kept: the number of channels that each channel group keeps, for the groups that lose channels.
+        graph: the network's `ChannelGraph`; None for Torch-Pruning's own graph.
 
     Attributes:
         refused: names of the groups that Torch-Pruning did not prune. It refuses to prune a group if one of its layers
@@ -43,6 +52,7 @@ class PlannedPruner(tp.pruner.BasePruner):
         options: Mapping[str, Any],
         groups: Mapping[str, ScoredGroup | None],
         kept: Mapping[str, int],
+        graph: ChannelGraph | None = None,
     ):
         own = own_containers(dict(options))
         self._groups, self._kept = groups, dict(kept)
@@ -50,7 +60,8 @@ class PlannedPruner(tp.pruner.BasePruner):
         if any(own.get(name) for name in HEAD_RATIOS):
             ratios |= self._take_attention(model, own["num_heads"])
         self._has_ratios = bool(ratios)
-        super().__init__(model, example_inputs, importance=self._recorded, **own | {"pruning_ratio_dict": ratios})
+        with made_with(graph):
+            super().__init__(model, example_inputs, importance=self._recorded, **own | {"pruning_ratio_dict": ratios})
         self.refused: set[str] = set()
 
     def step(self, interactive: bool = False) -> Iterator[Group] | None:
@@ -103,6 +114,7 @@ class ScoringPruner(tp.pruner.BasePruner):
     Args:
         model, example_inputs, options: as for `PlannedPruner`.
         look: ``(pruner, group)`` -> None.
+        graph: as for `PlannedPruner`.
     """
 
     def __init__(
@@ -111,10 +123,11 @@ class ScoringPruner(tp.pruner.BasePruner):
         example_inputs: Any,
         options: Mapping[str, Any],
         look: Callable[[tp.pruner.BasePruner, Group], None],
+        graph: ChannelGraph | None = None,
     ):
-        super().__init__(
-            model, example_inputs, importance=lambda group: look(self, group), **own_containers(dict(options))
-        )
+        own = own_containers(dict(options))
+        with made_with(graph):
+            super().__init__(model, example_inputs, importance=lambda group: look(self, group), **own)
 
     def look(self) -> None:
         """Call the function for each of the groups."""

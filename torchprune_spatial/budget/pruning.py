@@ -20,6 +20,7 @@ from resolution_scaling.ground.put_back import undoing_failures
 
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
+from ..graph.channel_graph import ChannelGraph
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .allocations import ALLOCATIONS, Allocation, Work
@@ -29,6 +30,8 @@ from .output_changes import Loss
 from .planned_pruner import ScoringPruner
 from .rehearsal import Rehearsal
 from .scored_groups import ScoredGroup, root_name, scored_group
+
+GRAPHS = ("channels", "torch-pruning")
 
 NOT_OURS = ("iterative_steps", "iterative_pruning_ratio_scheduler", "pruning_ratio", "ch_sparsity", "ch_sparsity_dict")
 """Options of Torch-Pruning's pruner that contradict a budget."""
@@ -50,6 +53,7 @@ def prune_to(
     loss: Loss | None = None,
     tolerance: float = 0.02,
     progress: bool = True,
+    graph: str = "channels",
     **options: Any,
 ) -> PruningRecord:
     """Prune a network until it is N times smaller or faster, and no further.
@@ -91,6 +95,8 @@ def prune_to(
         tolerance: the relative deviation from the target that is accepted. A larger deviation gives a warning. It
             occurs if a single step removes much, as in small networks or with ``round_to``.
         progress: whether progress bars are shown on a terminal.
+        graph: ``"channels"`` follows the channels themselves (see `ChannelGraph`); ``"torch-pruning"`` uses the graph of
+            Torch-Pruning, which cannot follow many networks and is then wrong or fails.
         options: arguments of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``,
             ``num_heads`` (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``,
             ``forward_fn``, ... ``global_pruning`` and ``isomorphic`` can be given instead of ``allocation``. Layers in
@@ -128,15 +134,18 @@ def prune_to(
             "allocation that measures, such as allocation='sensitivity'"
         )
     real_number(tolerance, "tolerance", least=0)
+    if graph not in GRAPHS:
+        raise ValueError(f"graph is {graph!r}; expected one of {', '.join(map(repr, GRAPHS))}")
     rounding = _rounding(options)
-    options = _completed(options, model)
+    options = _completed(options, model, graph)
     with ExitStack() as stack:
         for context in (evaluating(model), torch.enable_grad(), showing_progress(progress)):
             stack.enter_context(context)
         tried = stack.enter_context(counting("search"))
         forward = options["forward_fn"]
         costs = {name: LIMITS[name](model, example_inputs, forward) for name in limits}
-        groups, pruning_groups = _scored(model, example_inputs, importance, options)
+        channels = _followed(model, example_inputs, options) if graph == "channels" else None
+        groups, pruning_groups = _scored(model, example_inputs, importance, options, channels)
         work = Work(
             model,
             free := _free(model, groups, options),
@@ -151,7 +160,7 @@ def prune_to(
             loss=loss,
         )
         before = {name: cost[""] for name, cost in costs.items()}
-        rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), before, tried)
+        rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), before, tried, channels)
         if not rehearsal.order:
             raise ValueError(
                 f"{type(model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
@@ -166,7 +175,24 @@ def prune_to(
         record = PruningRecord(model, example_inputs, forward)
         with undoing_failures(model):
             record.step(rehearsal.pruner(steps), folding)
+            if channels is not None and (wrong := channels.verify()):
+                raise RuntimeError(
+                    f"after pruning, other channels of {', '.join(map(repr, wrong[:4]))} belong together than before; the "
+                    "network is as it was. Please report it, and list these layers in ignored_layers"
+                )
     return record
+
+
+def _followed(model: nn.Module, example_inputs: Any, options: Mapping[str, Any]) -> ChannelGraph:
+    """Follow the channels of the network."""
+    return ChannelGraph().build_dependency(
+        model,
+        example_inputs,
+        forward_fn=options["forward_fn"],
+        output_transform=options.get("output_transform"),
+        customized_pruners=options["customized_pruners"],
+        ignored_params=[p for p in options.get("ignored_layers") or () if isinstance(p, nn.Parameter)],
+    )
 
 
 def _allocation(allocation: str | None, options: dict[str, Any], importance: Importance) -> Allocation:
@@ -221,17 +247,21 @@ def _calibration(given: Any, importance: Importance, allocation: Allocation, for
     return calibration
 
 
-def _completed(options: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+def _completed(options: dict[str, Any], model: nn.Module, graph: str) -> dict[str, Any]:
     """Add our defaults to the options of Torch-Pruning's pruner."""
     completed = options | {"forward_fn": options.get("forward_fn") or call_model, "pruning_ratio": 0.0}
     completed["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
-    if options.get("num_heads") is None:
+    if options.get("num_heads") is None and graph == "torch-pruning":
         completed["num_heads"] = attention_heads(model)
     return completed
 
 
 def _scored(
-    model: nn.Module, example_inputs: Any, importance: Importance, options: Mapping[str, Any]
+    model: nn.Module,
+    example_inputs: Any,
+    importance: Importance,
+    options: Mapping[str, Any],
+    channels: ChannelGraph | None,
 ) -> tuple[dict[str, ScoredGroup | None], dict[str, Group]]:
     """Score every group: the scored groups (None for those that must not be pruned) and Torch-Pruning's, by name."""
     groups: dict[str, ScoredGroup | None] = {}
@@ -242,7 +272,7 @@ def _scored(
         groups[name] = None if scores is None else scored_group(pruner, group, scores)
         pruning_groups[name] = group
 
-    ScoringPruner(model, example_inputs, options, look).look()
+    ScoringPruner(model, example_inputs, options, look, channels).look()
     return groups, pruning_groups
 
 

@@ -11,6 +11,7 @@ import torch.nn as nn
 
 from resolution_scaling.ground.meta import call_on_meta, meta_copy
 
+from ..graph.channel_graph import ChannelGraph
 from ..record.pruning_record import PruningRecord
 from .allocations import Step
 from .limits import LIMITS
@@ -31,6 +32,7 @@ class Rehearsal:
         order: the steps.
         before: the counts of the unpruned network, by the name of the limit, a key of `LIMITS`.
         tried: called after each rehearsal.
+        graph: the network's `ChannelGraph`; None for Torch-Pruning's own graph.
 
     Attributes:
         order: the steps, without those that Torch-Pruning refuses to make.
@@ -45,8 +47,9 @@ class Rehearsal:
         order: Sequence[Step],
         before: Mapping[str, float],
         tried: Callable[[], object] = lambda: None,
+        graph: ChannelGraph | None = None,
     ):
-        self._tried = tried
+        self._tried, self.graph = tried, graph
         self.model, self.example_inputs, self.options = model, example_inputs, dict(options)
         self.groups, self.order, self.before = groups, list(order), before
         self._reached: dict[int, dict[str, float]] = {0: dict.fromkeys(before, 1.0)}
@@ -64,7 +67,7 @@ class Rehearsal:
 
     def pruner(self, steps: int) -> PlannedPruner:
         """A pruner that makes the first ``steps`` steps on the network."""
-        return PlannedPruner(self.model, self.example_inputs, self.options, self.groups, self.kept(steps))
+        return PlannedPruner(self.model, self.example_inputs, self.options, self.groups, self.kept(steps), self.graph)
 
     def _rehearse(self, steps: int) -> tuple[dict[str, float], set[str]]:
         """Try the first ``steps`` steps: what they reach, and the groups that Torch-Pruning refuses to prune."""
@@ -73,7 +76,8 @@ class Rehearsal:
         options["forward_fn"] = lambda model, inputs: call_on_meta(model, inputs, forward)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user saw them when the groups were scored
-            pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps))
+            graph = None if self.graph is None else self.graph.on(model)
+            pruner = PlannedPruner(model, example_inputs, options, self.groups, self.kept(steps), graph)
             PruningRecord(model).step(pruner)
         self._tried()
         after = {name: LIMITS[name](model, example_inputs, forward)[""] for name in self.before}

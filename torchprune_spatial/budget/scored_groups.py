@@ -13,7 +13,9 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
+from ..graph.channel_graph import ChannelGraph
 from ..graph.private_names import channel_groups_of, graph_of, name_in
+from ..graph.sides import CoupledChannels
 
 
 class LayerSide(NamedTuple):
@@ -40,11 +42,12 @@ class ScoredGroup:
         scores: the scores that the importance gave, ``[root channels]`` float32. The best channel of each of the
             group's layers has an infinite score instead, because Torch-Pruning does not prune a group if one of its
             layers would lose all its channels.
-        channel_groups: the number of channel groups, such as heads or the groups of a convolution, that must lose the
-            same channels.
+        channel_groups: the number of channel groups, such as heads or the groups of a convolution, that must lose
+            equally many channels.
         layers: names of the layers whose output channels belong to the group.
         kind: equal for groups that isomorphic pruning ranks together.
         members: the sides of the layers that cost less when the group loses channels.
+        same_positions: whether the channel groups must lose the same channels.
     """
 
     scores: torch.Tensor
@@ -52,11 +55,16 @@ class ScoredGroup:
     layers: tuple[str, ...]
     kind: tuple[Any, ...]
     members: tuple[LayerSide, ...] = ()
+    same_positions: bool = True
 
     @property
     def mean_scores(self) -> torch.Tensor:
-        """The mean of the scores over the channel groups, ``[root channels / channel_groups]``."""
-        return self.scores.unflatten(0, (self.channel_groups, -1)).mean(0)
+        """The mean of the scores over the channel groups, ``[root channels / channel_groups]``.
+
+        Unless all of them must lose the same channels, it is the mean of their worst, of their second-worst, ...
+        """
+        scores = self.scores.unflatten(0, (self.channel_groups, -1))
+        return (scores if self.same_positions else scores.sort(1).values).mean(0)
 
     def kept_counts(self, round_to: int | None, max_pruning_ratio: float) -> range:
         """The numbers of channels that each channel group may keep, descending; its present number is left out.
@@ -73,9 +81,12 @@ class ScoredGroup:
 
     def removed(self, kept: int) -> list[int]:
         """Positions of the root channels that are removed if each channel group keeps ``kept`` channels."""
-        scores = self.mean_scores
-        starts = torch.arange(0, len(self.scores), len(scores)).unsqueeze(1)
-        return (starts + scores.argsort(descending=True, stable=True)[kept:]).flatten().tolist()
+        scores = self.scores.unflatten(0, (self.channel_groups, -1))
+        if self.same_positions:
+            scores = scores.mean(0, keepdim=True)
+        size = len(self.scores) // self.channel_groups
+        starts = torch.arange(0, len(self.scores), size).unsqueeze(1)
+        return (starts + scores.argsort(dim=1, descending=True, stable=True)[:, kept:]).flatten().tolist()
 
 
 def root_name(group: Group) -> str:
@@ -96,8 +107,8 @@ def group_at(graph: DependencyGraph, name: str, idxs: Sequence[int] | None = Non
     """
     layer, _, side = name.rpartition(".")
     try:
-        module = graph.model.get_submodule(layer)
-    except AttributeError:
+        module = graph.named_root(layer) if isinstance(graph, ChannelGraph) else graph.model.get_submodule(layer)
+    except (AttributeError, ValueError):
         raise ValueError(
             f"the network has no layer {layer!r}, which had channels when the groups were scored"
         ) from None
@@ -128,6 +139,7 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
         name
         for dep, _ in group
         if isinstance(dep.target.module, nn.Module)
+        and not isinstance(dep.target.module, CoupledChannels)
         and (name := name_in(graph, dep.target.module)) is not None
         and graph.is_out_channel_pruning_fn(dep.handler)
     ]
@@ -139,7 +151,9 @@ def scored_group(pruner: tp.pruner.BasePruner, group: Group, scores: torch.Tenso
     for roots in _whole(group):
         values[max(roots, key=values.__getitem__)] = torch.inf
     channel_groups = channel_groups_of(pruner, group)
-    return ScoredGroup(torch.tensor(list(values.values())), channel_groups, tuple(layers), kind, tuple(_members(group)))
+    free = isinstance(graph, ChannelGraph)
+    all_scores = torch.tensor(list(values.values()))
+    return ScoredGroup(all_scores, channel_groups, tuple(layers), kind, tuple(_members(group)), not free)
 
 
 def _members(group: Group) -> Iterator[LayerSide]:
@@ -147,7 +161,8 @@ def _members(group: Group) -> Iterator[LayerSide]:
     graph, idxs = graph_of(group), Counter[tuple[nn.Module, bool]]()
     for item in group.items:
         name = name_in(graph, item.dep.target.module)
-        if name is not None and isinstance(item.dep.target.module, nn.Module):
+        layer = item.dep.target.module
+        if name is not None and isinstance(layer, nn.Module) and not isinstance(layer, CoupledChannels):
             idxs[item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler)] += len(item.idxs)
     for (layer, is_output), count in idxs.items():
         channels = (graph.get_out_channels if is_output else graph.get_in_channels)(layer)
@@ -159,6 +174,8 @@ def _whole(group: Group) -> set[frozenset[int]]:
     graph, found = graph_of(group), set()
     for item in group.items:
         layer, handler = item.dep.target.module, item.dep.handler
+        if isinstance(layer, CoupledChannels):
+            continue
         for prunes, count in (
             (graph.is_out_channel_pruning_fn, graph.get_out_channels),
             (graph.is_in_channel_pruning_fn, graph.get_in_channels),

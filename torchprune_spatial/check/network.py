@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from torch_pruning.dependency import DependencyGraph, Group
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.calls import call_model
+from resolution_scaling.ground.calls import call_model, sentence
 from resolution_scaling.ground.progress import progress as with_bar
 from resolution_scaling.ground.progress import showing_progress
 
@@ -23,7 +23,7 @@ from ..graph.groups import channel_layers, producers_in, producers_of
 from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import OutputTrace
 from ..graph.private_names import channel_groups_of, own_containers
-from .problems import NetworkCheck, NetworkProblem, sentence
+from .problems import NetworkCheck, NetworkProblem
 from .trial_removal import TrialRemoval
 from .zeroed_channels import ZeroingTest
 

@@ -53,9 +53,3 @@ class NetworkCheck:
             return f"No problem found.\n{outputs}"
         count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)} found."
         return "\n".join([count, *(f"- {problem}." for problem in self.problems), outputs])
-
-
-def sentence(error: Exception) -> str:
-    """The type of an error and the beginning of its text, in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

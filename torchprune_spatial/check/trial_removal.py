@@ -8,12 +8,11 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import Dependency, DependencyGraph, Group
 
-from resolution_scaling.ground.calls import Forward, tensors_in
+from resolution_scaling.ground.calls import Forward, sentence, tensors_in
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from ..graph.attention import update_attention
 from ..graph.private_names import graph_of, parameter_name_in
-from .problems import sentence
 
 
 class TrialRemoval:

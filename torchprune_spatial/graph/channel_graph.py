@@ -14,16 +14,19 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.calls import call_model
+from resolution_scaling.ground.calls import call_model, sentence
+from resolution_scaling.ground.meta import with_values
 from resolution_scaling.ground.put_back import restoring_attributes
 
-from ..check.problems import sentence
 from .channels import Channels, Coupled
 from .labels.classes import FROZEN
 from .labels.trace import trace
-from .private_names import group_item, name_modules
+from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
 from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, sides_of
+
+COUPLED = tp.prune_linear_out_channels
+"""The handler of `CoupledChannels`."""
 
 WRONG = "removing it changes which channels belong together"
 
@@ -90,9 +93,18 @@ class ChannelGraph(DependencyGraph):
         Raises:
             Whatever the model raises when it is run.
         """
+        if any(tensor.is_meta and tensor.is_floating_point() for tensor in (*model.parameters(), *model.buffers())):
+            real, inputs, kinds, layers, params = with_values(
+                model, example_inputs, customized_pruners, ignored_layers, ignored_params
+            )
+            graph = ChannelGraph().build_dependency(
+                real, inputs, call_model, output_transform, None, kinds, layers, params, verbose, verify
+            )
+            vars(self).update(vars(graph.on(model)))
+            return self
         self.verbose, self.model = verbose, model
         name_modules(self)
-        for kind, pruner in ((TensorAxis, COUNTED), (CoupledChannels, COUNTED), *(customized_pruners or {}).items()):
+        for kind, pruner in ((TensorAxis, COUNTED), *(customized_pruners or {}).items()):
             self.register_customized_layer(kind, pruner)
         self.ignored_params = list(ignored_params or [])
         self.out_channel_groups: dict[nn.Module, int] = {}
@@ -121,7 +133,9 @@ class ChannelGraph(DependencyGraph):
         graph.out_channel_groups, graph._forward = {}, self._forward
         graph.unknown, graph.averages = self.unknown, self.averages
         name_modules(graph)
+        names = {module: name for name, module in self.model.named_modules()}
         for kind, pruner in self.CUSTOMIZED_PRUNERS.items():
+            kind = model.get_submodule(names[kind]) if isinstance(kind, nn.Module) else kind
             graph.register_customized_layer(kind, pruner)
         graph.channels = copy.deepcopy(self.channels)
         graph._bind()
@@ -146,26 +160,26 @@ class ChannelGraph(DependencyGraph):
             why = self.channels.why(labels)
             raise ValueError(f"channels of {self._names.get(module) or module} cannot be removed: {why}")
         root = self.module2node[module]
-        handler = COUNTED.prune_out_channels if side is None else side.handler
+        handler = COUPLED if side is None else side.handler
         position = torch.full((len(self.channels.classes.root),), -1)
         position[classes.flip(0)] = torch.arange(len(classes)).flip(0)
-        group = ChannelGroup()
-        group._DG, group.classes = self, classes
+        group = ChannelGroup(self, classes)
         first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
         first.trigger = handler
-        items = [group_item(first, idxs, list(range(len(idxs))))]
+        roots = torch.tensor(idxs, dtype=torch.long)
+        items = [group_item(first, idxs, list(idxs) if coupled is None else [None] * len(idxs))]
         for other in self._sides_with(classes):
             places = position[self.channels.classes.of(other.labels)]
             found = (places >= 0).nonzero().flatten()
             if other is side:
-                items[0] = group_item(first, found.tolist(), places[found].tolist()) if len(found) != len(idxs) else items[0]
+                if len(found) != len(idxs):  # several channels of the root are one class
+                    items[0] = group_item(first, found.tolist(), roots[places[found]].tolist())
                 continue
             if len(found):
                 node = self.module2node[other.layer]
                 dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
-                items.append(group_item(dep, found.tolist(), places[found].tolist()))
-        for item in items:
-            group.items.append(item)
+                items.append(group_item(dep, found.tolist(), roots[places[found]].tolist()))
+        group.items.extend(items)
         return group
 
     def get_all_groups(
@@ -183,7 +197,7 @@ class ChannelGraph(DependencyGraph):
         for root in list(self._roots):
             coupled = self._coupled.get(root)
             if coupled is not None:
-                handler, count = COUNTED.prune_out_channels, len(coupled.classes)
+                handler, count = COUPLED, len(coupled.classes)
             else:
                 side = self._out_sides[root]
                 handler, count = side.handler, len(side.labels)
@@ -208,7 +222,7 @@ class ChannelGraph(DependencyGraph):
             self.get_pruning_group(
                 module, pruner.prune_out_channels if is_output else pruner.prune_in_channels, idxs
             ).prune(record_history=False)
-        self._pruning_history = list(pruning_history)
+        record(self, list(pruning_history))
 
     # ---- what else one may ask
 
@@ -242,6 +256,15 @@ class ChannelGraph(DependencyGraph):
             if known == name:
                 return module
         raise ValueError(f"the network has no layer {name!r}")
+
+    def producers(self, reader: nn.Module) -> list[nn.Module]:
+        """The layers that produce the channels that a layer reads."""
+        side = self._in_sides.get(reader)
+        if side is None:
+            return []
+        classes = self.channels.classes.of(side.labels)
+        made = self._sides_with(classes[classes != FROZEN])
+        return [s.layer for s in made if s.is_output and isinstance(s.layer, (tp.ops.TORCH_CONV, nn.Linear))]
 
     def verify(self) -> list[str]:
         """Follow the channels of the pruned model again, with the labels that are left.
@@ -303,7 +326,7 @@ class ChannelGraph(DependencyGraph):
     @contextlib.contextmanager
     def trying(self) -> Iterator[None]:
         """A context after which the model and the graph are as before."""
-        channels, history = self.channels, list(self._pruning_history)
+        channels, history = self.channels, list(self.pruning_history())
         labels = [side.labels for side in self.sides]
         with restoring_attributes(self.model):
             self.channels = copy.deepcopy(channels)
@@ -311,7 +334,8 @@ class ChannelGraph(DependencyGraph):
             try:
                 yield
             finally:
-                self.channels, self._pruning_history = channels, history
+                self.channels = channels
+                record(self, history)
                 for side, before in zip(self.sides, labels, strict=True):
                     side.labels = before
                     if isinstance(side.layer, TensorAxis):
@@ -371,7 +395,7 @@ class ChannelGraph(DependencyGraph):
 
     def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
         if isinstance(module, CoupledChannels):
-            return Side(module, True, COUNTED.prune_out_channels, self._coupled[module].classes, [], self._names[module])
+            return Side(module, True, COUPLED, self._coupled[module].classes, [], self._names[module])
         sides = self._out_sides if self.is_out_channel_pruning_fn(pruning_fn) else self._in_sides
         side = sides.get(module) or self._out_sides.get(module)
         if side is None:
@@ -432,7 +456,7 @@ class ChannelGraph(DependencyGraph):
                     continue
                 count = max(1, size // 3)
                 idxs = torch.stack([row[torch.randperm(size, generator=generator)[:count]] for row in picked])
-                handler = self._side(root, COUNTED.prune_out_channels).handler
+                handler = self._side(root, COUPLED).handler
                 self.get_pruning_group(root, handler, idxs.flatten().sort().values.tolist()).prune()
             try:
                 wrong = self.verify()

@@ -10,6 +10,7 @@ import torch
 import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
+from .channel_graph import ChannelGraph
 from .layers import CHANNEL_LAYERS
 from .private_names import graph_of
 
@@ -33,6 +34,8 @@ def producers_of(graph: DependencyGraph, reader: nn.Module) -> list[nn.Module]:
 
     Activations, norms, additions and concatenations in between are passed over.
     """
+    if isinstance(graph, ChannelGraph):
+        return graph.producers(reader)
     found: list[nn.Module] = []
     pending, seen = list(graph.module2node[reader].inputs), set()
     while pending:
@@ -94,13 +97,15 @@ class Member:
 
 def members_that_produce(group: Group, layers: Container[nn.Module]) -> list[Member]:
     """Those of the layers that produce channels of the group."""
-    return _members(group, graph_of(group).is_out_channel_pruning_fn, layers, list(group[0].root_idxs))
+    return _members(group, graph_of(group).is_out_channel_pruning_fn, layers, list(group[0].idxs))
 
 
 def members_that_read(group: Group, layers: Container[nn.Module]) -> list[Member]:
     """Those of the layers that read channels of the group."""
-    roots = list(group[0].root_idxs)
+    roots = list(group[0].idxs)
     members = _members(group, graph_of(group).is_in_channel_pruning_fn, layers, roots)
+    if isinstance(graph_of(group), ChannelGraph):
+        return members
     unread = set(range(len(roots))).difference(*(member.positions.tolist() for member in members))
     if members and unread:
         # Merging drops the second root of an index (chunk, split, cat of one tensor twice): ask for each of them alone

@@ -15,6 +15,7 @@ from torch_pruning.dependency.node import Node
 from resolution_scaling.ground.calls import tensors_in
 from resolution_scaling.ground.put_back import requiring_gradients
 
+from .channel_graph import ChannelGraph
 from .layers import CHANNEL_LAYERS, is_depthwise
 
 
@@ -79,8 +80,11 @@ class OutputTrace:
 def output_layers_in(graph: DependencyGraph) -> set[nn.Module]:
     """Layers that produce outputs, as far as Torch-Pruning's graph shows. The network is not run.
 
-    A feature map that is returned, and that another layer reads too, is not seen.
+    A feature map that is returned, and that another layer reads too, is not seen. Groups of a `ChannelGraph` never hold
+    outputs: for such a graph there are none.
     """
+    if isinstance(graph, ChannelGraph):
+        return set()
     return {
         layer
         for layer, node in graph.module2node.items()

@@ -6,7 +6,10 @@ this is the only file to change (a test holds that).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning import _helpers
 from torch_pruning.dependency import DependencyGraph, Group
+from torch_pruning.pruner.algorithms import base_pruner
 
 CONTAINERS = ("num_heads", "in_channel_groups", "out_channel_groups")
 """Options of ``BasePruner`` that it adds to: also to its default arguments, which all pruners share."""
@@ -24,6 +28,16 @@ _magnitude = tp.importance.GroupMagnitudeImportance()
 def graph_of(group: Group) -> DependencyGraph:
     """The graph that a group belongs to."""
     return group._DG
+
+
+def set_graph(group: Group, graph: DependencyGraph) -> None:
+    """Let a group belong to a graph."""
+    group._DG = graph
+
+
+def record(graph: DependencyGraph, history: list[Any]) -> None:
+    """Set a graph's pruning history."""
+    graph._pruning_history = history
 
 
 def name_in(graph: DependencyGraph, module: nn.Module) -> str | None:
@@ -50,10 +64,10 @@ def normalize(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], t
     return _magnitude._normalize(values, normalizer)
 
 
-def group_item(dep: Any, idxs: list[int], root_idxs: list[int]) -> Any:
-    """An item of a group: a dependency, channels of its target, and for each of them the position of its root."""
+def group_item(dep: Any, idxs: list[int], root_idxs: Sequence[int | None]) -> Any:
+    """An item of a group: a dependency, channels of its target, and for each of them the channel of the root."""
     item = _helpers.GroupItem(dep, idxs)
-    item.root_idxs = root_idxs
+    item.root_idxs = list(root_idxs)
     return item
 
 
@@ -76,3 +90,25 @@ def own_containers(options: dict[str, Any]) -> dict[str, Any]:
         if options.get(name) is not None:
             own[name] = copied(options[name])
     return options | own
+
+
+@contextlib.contextmanager
+def pruners_with(make_graph: Callable[[], DependencyGraph], begin: Callable[..., Any]) -> Iterator[None]:
+    """A context in which pruners of Torch-Pruning are made with another graph.
+
+    Args:
+        make_graph: makes the graph of a pruner.
+        begin: called in place of ``BasePruner.__init__``, with that and its arguments.
+    """
+    original, module = tp.pruner.BasePruner.__init__, base_pruner.dependency
+
+    @functools.wraps(original)
+    def init(pruner: Any, *args: Any, **kwargs: Any) -> None:
+        begin(original, pruner, *args, **kwargs)
+
+    tp.pruner.BasePruner.__init__ = init
+    base_pruner.dependency = types.SimpleNamespace(DependencyGraph=make_graph)
+    try:
+        yield
+    finally:
+        tp.pruner.BasePruner.__init__, base_pruner.dependency = original, module

@@ -9,6 +9,8 @@ import torch.nn as nn
 from torch_pruning.dependency import Dependency, Group
 from torch_pruning.dependency.node import Node
 
+from .private_names import graph_of, set_graph
+
 if TYPE_CHECKING:
     from .channel_graph import ChannelGraph
     from .sides import Side
@@ -38,13 +40,16 @@ class ChannelGroup(Group):
         classes: the classes that are removed with it, one for each of ``group[0].idxs``.
     """
 
-    classes: torch.Tensor
+    def __init__(self, graph: ChannelGraph, classes: torch.Tensor):
+        super().__init__()
+        set_graph(self, graph)
+        self.classes = classes
 
     def prune(self, idxs: Any = None, record_history: bool = True) -> None:
         """Remove the channels, and fit numbers in the code and factors of tensors to what is left."""
         super().prune(idxs, record_history)
         if idxs is None:
-            graph: Any = self._DG
+            graph: Any = graph_of(self)
             graph.finish(self.classes)
 
 
@@ -58,17 +63,17 @@ def shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int = 
             are the first dimension, has its own.
         groups: the number of groups; each must keep equally many.
     """
-    kept = _shortened(tensor.detach(), dim, keep.to(tensor.device), groups)
+    kept = _shortened(tensor.detach(), dim, keep, groups)
     if not isinstance(tensor, nn.Parameter):
         return kept
     parameter = nn.Parameter(kept, tensor.requires_grad)
     if tensor.grad is not None:
-        parameter.grad = _shortened(tensor.grad, dim, keep.to(tensor.device), groups)
+        parameter.grad = _shortened(tensor.grad, dim, keep, groups)
     return parameter
 
 
 def _shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int) -> torch.Tensor:
     if groups == 1:
-        return tensor.index_select(dim, keep.nonzero().flatten())
+        return tensor.index_select(dim, keep.nonzero().flatten().to(tensor.device))
     parts = zip(tensor.chunk(groups, 0), keep.chunk(groups), strict=True)
-    return torch.cat([part.index_select(dim, kept.nonzero().flatten()) for part, kept in parts])
+    return torch.cat([_shortened(part, dim, kept, 1) for part, kept in parts])

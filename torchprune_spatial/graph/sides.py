@@ -38,16 +38,31 @@ class TensorAxis(nn.Module):
         self.name, self.size = name, size
 
 
-class CoupledChannels(nn.Module):
+class CoupledChannels(nn.Linear):
     """Channels that can only be removed together with others: the root of their group.
 
-    Attributes:
-        size: their present number.
+    It stands first in its group, and importances of Torch-Pruning make as many scores as the first layer has channels.
+    Therefore it is a linear layer, whose weights are zero and are not counted (its ``root_idxs`` are None).
+
+    Args:
+        size: their number.
     """
 
     def __init__(self, size: int):
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.bias = 1, None
         self.size = size
+
+    @property
+    def size(self) -> int:
+        """Their present number."""
+        return self.out_features
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self.out_features = size
+        self.weight = nn.Parameter(torch.zeros(size, 1))
+        self.weight.grad = torch.zeros(size, 1)
 
 
 class CountedPruner(tp.pruner.BasePruningFunc):

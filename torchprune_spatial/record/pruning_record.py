@@ -15,6 +15,7 @@ from torch_pruning.dependency import DependencyGraph, Group
 from resolution_scaling.ground.calls import Forward, call_model
 
 from ..graph.attention import update_attention
+from ..graph.channel_graph import ChannelGraph
 from ..graph.private_names import graph_of
 from ..residuals.channel_scatter import dead_channel_groups
 from .channel_bars import channel_bars
@@ -90,7 +91,8 @@ class PruningRecord:
             self._prune(group)
         for group in dead_channel_groups(pruner.DG):
             self._prune(group)
-        update_attention(self.model, pruner.num_heads)
+        if not isinstance(pruner.DG, ChannelGraph) or pruner.num_heads:
+            update_attention(self.model, pruner.num_heads)
         for name, parameter in self.model.named_parameters():
             if name in frozen:  # Torch-Pruning makes new parameters, all of which require gradients
                 parameter.requires_grad_(False)

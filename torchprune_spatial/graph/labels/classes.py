@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
 FROZEN = 0
 """The label of whatever cannot be removed; it also stands where a tensor has no label."""
 
@@ -66,6 +63,9 @@ class LabelClasses:
         if self._watched:
             watched = pairs[:, pairs[1] < self._watched]
             self.joined.update(zip(watched[0].tolist(), watched[1].tolist(), strict=True))
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         involved, ends = torch.unique(pairs, return_inverse=True)
         edges = coo_array((np.ones(ends.shape[1]), (ends[0].numpy(), ends[1].numpy())), shape=(len(involved),) * 2)
         count, component = connected_components(edges, directed=False)

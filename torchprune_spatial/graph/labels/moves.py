@@ -6,13 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
-
 from .classes import FROZEN, LabelClasses
 from .counts import Attribute, Labels, Numbers, Terms
 from .sizes import Relation
@@ -153,8 +150,11 @@ def _components(
     columns: list[list[tuple[int, Fraction]]],
     attributes: list[list[tuple[int, Fraction]]],
     rows: int,
-) -> Iterator[tuple[list[list[int]], csr_array]]:
+) -> Iterator[tuple[list[list[int]], Any]]:
     """The cells that depend on each other, with their equations: a column a cell, then one an attribute."""
+    from scipy.sparse import coo_array, csr_array
+    from scipy.sparse.csgraph import connected_components
+
     entries = [(i, j, float(factor)) for j, column in enumerate([*columns, *attributes]) for i, factor in column]
     if not entries:
         return
@@ -170,7 +170,7 @@ def _components(
         yield cells, matrix[of_rows][:, of_columns]
 
 
-def _moves(cells: list[list[int]], equations: csr_array) -> Iterator[torch.Tensor]:
+def _moves(cells: list[list[int]], equations: Any) -> Iterator[torch.Tensor]:
     """The moves of cells that depend on each other, as classes ``[blocks, size]``."""
     left = [list(cell) for cell in cells]
     for _ in range(MOST_MOVES):
@@ -187,8 +187,11 @@ def _moves(cells: list[list[int]], equations: csr_array) -> Iterator[torch.Tenso
         yield torch.tensor(blocks)
 
 
-def _move(sizes: np.ndarray, equations: csr_array) -> list[int] | None:
+def _move(sizes: np.ndarray, equations: Any) -> list[int] | None:
     """How many classes of each cell the smallest move takes, relative to the cells' sizes; None if there is no move."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
     cells, unknowns = len(sizes), equations.shape[1]
     if not sizes.any():
         return None
