@@ -22,19 +22,21 @@ ENDS = {"ours": "masked", "alone": "torch-pruning"}
 """The stage at which an error is noted that ended the process in this part."""
 
 
-def run_apart(name: str) -> dict[str, Any]:
-    """Outcomes of a network in a process of its own, whose memory and processor time are limited."""
-    results: dict[str, Any] = {}
-    parts = list(ENDS)
-    while parts:
+def run_apart(name: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Outcomes of a network in a process of its own, whose memory and processor time are limited.
+
+    Args:
+        name: of the network.
+        known: what is known already; parts that it has are not run.
+    """
+    results = dict(known or {})
+    while parts := [part for part in ENDS if ENDS[part] not in results]:
         command = [sys.executable, "-m", "tests.conformance", "--network", name, "--parts", *parts]
         done = subprocess.run(command, capture_output=True, text=True)
         results.update(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
-        if not done.returncode:
-            break
-        part = next(part for part in parts if ENDS[part] not in results)
-        results[ENDS[part]] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
-        parts = parts[parts.index(part) + 1 :]
+        unfinished = [ENDS[part] for part in parts if ENDS[part] not in results]
+        if unfinished:
+            results[unfinished[0]] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
     return results
 
 
@@ -59,9 +61,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/conformance.md"))
     parser.add_argument("--match", default="", help="only networks whose name holds this")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
-    parser.add_argument(
-        "--results", type=Path, help="file of results, as lines of JSON: those that it has are not repeated"
-    )
+    parser.add_argument("--results", type=Path, help="a file of results, as lines of JSON; what it has is not repeated")
     parser.add_argument("--network", choices=NETWORKS, metavar="NAME", help="one network, in this process, as JSON")
     parser.add_argument("--parts", choices=ENDS, nargs="+", default=list(ENDS), help="of --network")
     arguments = parser.parse_args()
@@ -72,11 +72,12 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     if arguments.results and arguments.results.exists():
         rows.update(json.loads(line) for line in arguments.results.read_text().splitlines())
-    left = [name for name in names if name not in rows]
+    left = [name for name in names if not {*ENDS.values()} <= rows.get(name, {}).keys()]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for name, results in zip(left, pool.map(run_apart, left), strict=True):
+        found = pool.map(run_apart, left, [rows.get(name) for name in left])
+        for count, (name, results) in enumerate(zip(left, found, strict=True), len(names) - len(left) + 1):
             rows[name] = results
-            print(f"{len(rows)}/{len(names)} {name}: {results}", flush=True)
+            print(f"{count}/{len(names)} {name}: {results}", flush=True)
             if arguments.results:
                 with arguments.results.open("a") as file:
                     file.write(json.dumps([name, results]) + "\n")

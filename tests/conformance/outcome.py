@@ -145,6 +145,8 @@ def share_within_reach(model: nn.Module, classes: list[set[tuple[str, int, int]]
     reached = collections.Counter((name, dim) for name, dim, _ in set().union(*classes))
     count = total = 0
     for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            continue
         groups = getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1)
         beyond = 1.0
         for dim, size in enumerate(parameter.shape):
