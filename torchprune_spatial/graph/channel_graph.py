@@ -179,7 +179,8 @@ class ChannelGraph(DependencyGraph):
                 node = self.module2node[other.layer]
                 dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
                 items.append(group_item(dep, found.tolist(), roots[places[found]].tolist()))
-        group.items.extend(items)
+        # importances of Torch-Pruning make as many scores as the first layer that they score has channels
+        group.items.extend([items[0], *sorted(items[1:], key=lambda item: len(set(item.root_idxs)) < len(idxs))])
         return group
 
     def get_all_groups(
@@ -280,7 +281,13 @@ class ChannelGraph(DependencyGraph):
                 known=(self.channels.classes, self.channels.axes),
                 customized=self._customized(),
             )
-        wrong = {label for pair in again.classes.joined for label in pair if label != FROZEN}
+        single = {int(self.channels.classes.of(labels)) for labels in self.channels.axes.values() if len(labels) == 1}
+        wrong = {
+            label
+            for smaller, larger in again.classes.joined
+            for label in (smaller, larger)
+            if label != FROZEN and (smaller != FROZEN or larger not in single)  # a dimension of size 1 has no labels
+        }
         return sorted(
             {side.name for side in self.sides if wrong & set(self.channels.classes.of(side.labels).tolist())}
         )
@@ -377,7 +384,7 @@ class ChannelGraph(DependencyGraph):
         by_name = {name: module for module, name in self._names.items()}
         self._roots: list[nn.Module] = []
         coupled: dict[nn.Module, Coupled] = {}
-        sides = [s for s in self._out_sides.values() if not isinstance(s.layer, TensorAxis)]
+        sides = [s for s in reversed(self._out_sides.values()) if s.keys and not isinstance(s.layer, TensorAxis)]
         for name, found in self.channels.roots([(side.name, side.labels) for side in sides]):
             root = by_name.get(name)
             if found is not None:
@@ -388,8 +395,7 @@ class ChannelGraph(DependencyGraph):
                 root.size = len(found.classes)
                 coupled[root] = found
                 self.out_channel_groups[root] = max(1, len(found.blocks))
-            assert root is not None
-            self._roots.append(root)
+            self._roots += [] if root is None else [root]
         self._coupled = coupled
         name_modules(self, {root: name for root, name in self._names.items() if isinstance(root, CoupledChannels)})
 
@@ -442,6 +448,7 @@ class ChannelGraph(DependencyGraph):
         """What goes wrong when a third of each group is removed at random positions; empty if nothing does."""
         generator = torch.Generator().manual_seed(0)
         with self.trying():
+            removals = []
             names = [self._names[root] for root in roots]
             for name in names:
                 root = self.named_root(name)
@@ -457,8 +464,10 @@ class ChannelGraph(DependencyGraph):
                 count = max(1, size // 3)
                 idxs = torch.stack([row[torch.randperm(size, generator=generator)[:count]] for row in picked])
                 handler = self._side(root, COUPLED).handler
-                self.get_pruning_group(root, handler, idxs.flatten().sort().values.tolist()).prune()
+                removals.append((root, handler, idxs.flatten().sort().values.tolist()))
             try:
+                for root, handler, picks in removals:
+                    self.get_pruning_group(root, handler, picks).prune()
                 wrong = self.verify()
             except Exception as error:
                 return f"the network fails without it ({sentence(error)})"

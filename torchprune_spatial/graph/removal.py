@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn as nn
@@ -10,10 +11,17 @@ from torch_pruning.dependency import Dependency, Group
 from torch_pruning.dependency.node import Node
 
 from .private_names import graph_of, set_graph
+from .sides import Side
 
-if TYPE_CHECKING:
-    from .channel_graph import ChannelGraph
-    from .sides import Side
+
+class Cutter(Protocol):
+    """A graph that can remove channels: a `ChannelGraph`."""
+
+    def cut(self, side: Side, idxs: Sequence[int]) -> None:
+        """Remove channels of a side from its tensors."""
+
+    def finish(self, classes: torch.Tensor) -> None:
+        """Fit the rest of the network to the removal of classes."""
 
 
 class ChannelDependency(Dependency):
@@ -23,7 +31,7 @@ class ChannelDependency(Dependency):
     of the side, also in convolutions whose groups lose different channels, and in parameters outside of layers.
     """
 
-    def __init__(self, graph: ChannelGraph, side: Side, source: Node, target: Node, trigger: Any):
+    def __init__(self, graph: Cutter, side: Side, source: Node, target: Node, trigger: Any):
         super().__init__(trigger=trigger, handler=side.handler, source=source, target=target)
         self._graph, self._side = graph, side
 
@@ -40,7 +48,7 @@ class ChannelGroup(Group):
         classes: the classes that are removed with it, one for each of ``group[0].idxs``.
     """
 
-    def __init__(self, graph: ChannelGraph, classes: torch.Tensor):
+    def __init__(self, graph: Any, classes: torch.Tensor):
         super().__init__()
         set_graph(self, graph)
         self.classes = classes

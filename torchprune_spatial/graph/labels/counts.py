@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -181,7 +181,7 @@ class Count(int):
         return float(plain(self))
 
     def __int__(self) -> int:
-        if self.numbers.following and not sys._getframe(1).f_code.co_filename.startswith(_HERE):
+        if self.numbers.following and not _asked_from_here():
             self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code(__file__)))
         return int.__int__(self)
 
@@ -218,9 +218,16 @@ def plain(value: Any) -> int:
     return int.__int__(value)
 
 
+def _asked_from_here() -> bool:
+    """Whether the function that calls the caller is one of this room."""
+    frame: Any = inspect.currentframe()
+    return bool(frame.f_back.f_back.f_code.co_filename.startswith(_HERE))
+
+
 def calling_code(*skipped: str) -> Any:
     """The function that runs now, outside of the given files and of PyTorch."""
-    frame: Any = sys._getframe(1)
+    frame: Any = inspect.currentframe()
+    skipped = (*skipped, __file__)
     while frame is not None and (frame.f_code.co_filename in skipped or f"{os.sep}torch{os.sep}" in frame.f_code.co_filename):
         frame = frame.f_back
     return frame and frame.f_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -495,7 +496,7 @@ BEFORE: dict[Any, Watch] = {
 
 
 def _module_running() -> nn.Module | None:
-    frame: Any = sys._getframe(1)
+    frame: Any = inspect.currentframe()
     while frame is not None:
         module = frame.f_locals.get("self")
         if isinstance(module, nn.Module):
