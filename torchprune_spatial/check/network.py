@@ -54,8 +54,8 @@ def check_network(
     and once through the network without a third of each group, whose channels must belong together as before. Takes
     seconds. The network itself is left as it is.
 
-    With ``graph="torch-pruning"``, the graph of Torch-Pruning is examined instead, on a copy of the network and group by
-    group, by two tests:
+    With ``graph="torch-pruning"``, the graph of Torch-Pruning is examined instead, on a copy of the network and group
+    by group, by two tests:
 
     - *Zeroing test*: a channel is set to zero where it is produced. Exactly the inputs that Torch-Pruning maps to this
       channel must become zero. If others do, the wrong filters would be scored and removed (split, slices, reshapes).

@@ -34,14 +34,14 @@ WRONG = "removing it changes which channels belong together"
 class ChannelGraph(DependencyGraph):
     """A dependency graph that follows the channels, element by element, through one forward pass.
 
-    Torch-Pruning guesses from the autograd graph which channels belong together. Here each parameter has a label for each
-    of its indices, and each operation of the forward pass moves and unites the labels of its tensors: see
+    Torch-Pruning guesses from the autograd graph which channels belong together. Here each parameter has a label for
+    each of its indices, and each operation of the forward pass moves and unites the labels of its tensors: see
     `graph.labels`. Channels whose labels are in one class must be removed together. What the code demands of the
-    *numbers* of channels (halves of a chunk, heads, groups of a convolution, sizes in ``view``) is solved for all layers
-    at once. What the code makes impossible is left whole, and named in `left_alone`.
+    *numbers* of channels (halves of a chunk, heads, groups of a convolution, sizes in ``view``) is solved for all
+    layers at once. What the code makes impossible is left whole, and named in `left_alone`.
 
-    Its groups, dependencies and handlers are those of Torch-Pruning, so that importances and pruners work with it. Use it
-    in a pruner of Torch-Pruning with `following_channels`. Compared with Torch-Pruning
+    Its groups, dependencies and handlers are those of Torch-Pruning, so that importances and pruners work with it. Use
+    it in a pruner of Torch-Pruning with `following_channels`. Compared with Torch-Pruning
 
     - channels that depend on each other by number have a root of their own, a `CoupledChannels`; the pruner treats
       them by ``channel_groups``, as it does the groups of a convolution;
@@ -87,8 +87,8 @@ class ChannelGraph(DependencyGraph):
             ignored_layers: layers of which no channel is removed.
             ignored_params: parameters of which nothing is removed.
             verbose: not used.
-            verify: whether removals are tried: part of each group is removed, and the channels are followed again. Groups
-                with which the model does not run, or which turn out to be wrong, are left alone.
+            verify: whether removals are tried: part of each group is removed, and the channels are followed again.
+                Groups with which the model does not run, or which turn out to be wrong, are left alone.
 
         Raises:
             Whatever the model raises when it is run.
@@ -101,7 +101,7 @@ class ChannelGraph(DependencyGraph):
             graph = ChannelGraph().build_dependency(
                 real, inputs, forward, output_transform, None, kinds, layers, params, verbose, verify
             )
-            vars(self).update(vars(graph.on(model)))
+            self.__dict__.update(vars(graph.on(model)))
             return self
         self.verbose, self.model = verbose, model
         name_modules(self)
@@ -125,7 +125,7 @@ class ChannelGraph(DependencyGraph):
         return self
 
     def on(self, model: nn.Module) -> ChannelGraph:
-        """The same graph for a copy of the model, such as one on the meta device: its channels are not followed again."""
+        """The same graph for a copy of the model, such as one on the meta device, which need not run."""
         graph = ChannelGraph()
         graph.verbose, graph.model, graph.ignored_params = self.verbose, model, []
         graph.out_channel_groups, graph._forward = {}, self._forward
@@ -350,7 +350,8 @@ class ChannelGraph(DependencyGraph):
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
         self._owners: dict[str, list[tuple[nn.Module, str]]] = {}
-        same_name, first_name = {}, {}
+        same_name: dict[str, str] = {}
+        first_name: dict[int, str] = {}
         for path, module in self.model.named_modules():
             for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:

@@ -206,8 +206,8 @@ class Sizes(TorchFunctionMode):
     def _merge(self, track: torch.Tensor, dims: list[int]) -> None:
         """Dimensions become one: the order of what is left must be that of the original.
 
-        It is if the blocks that lose equally many lie in the innermost dimension. If they lie across it, a position must
-        be removed from all of them or from none.
+        It is if the blocks that lose equally many lie in the innermost dimension. If they lie across it, a position
+        must be removed from all of them or from none.
         """
         classes = self.following.classes
         grid = track.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims), -2)
@@ -352,7 +352,7 @@ def _flat(sizes: tuple[Any, ...], named: Any = None) -> list[Any]:
     return list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else list(sizes)
 
 
-@_watch(torch.Tensor.shape.__get__)
+@_watch(torch.Tensor.shape.__get__)  # type: ignore[attr-defined]
 def _shape(sizes: Sizes, result: Any, x: torch.Tensor) -> Any:
     return sizes.size_of(x)
 
@@ -464,7 +464,7 @@ def _filled(sizes: Sizes, result: Any, *given: Any, size: Any = None, **_: Any) 
             else given,
             size,
         ),
-    )  # noqa: E501
+    )
 
 
 @_watch(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full)
