@@ -1,1 +1,1 @@
-"""Real networks of four libraries, with random weights and small images: does Torch-Pruning prune them, do we?"""
+"""Real networks of seven libraries, with random weights and small images: does Torch-Pruning prune them, do we?"""

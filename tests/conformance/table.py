@@ -4,79 +4,119 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from typing import Any
 
-from .outcome import PRUNES, RATIO
-
-PACKAGES = ("torch-pruning", "torch", "torchvision", "timm", "segmentation-models-pytorch", "diffusers")
+PRUNES = "prunes"
+PACKAGES = (
+    "torch-pruning",
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "spandrel",
+    "monai",
+    "transformers",
+    "diffusers",
+)
 
 HEAD = """# Conformance
 
-Real networks with random weights and small images, pruned by {ratio:.0%} a group: by Torch-Pruning with its
-`GroupMagnitudeImportance`, and with `SpatialMaskImportance`. Of {count} networks, Torch-Pruning prunes {magnitude}
-({plain} of them with nothing ignored but the outputs); ours prunes {ours} of these {magnitude}.
+{count} real networks with random weights and small images, of which half of each group of channels is removed: by
+Torch-Pruning with its own dependency graph, and by Torch-Pruning with our `ChannelGraph`. Torch-Pruning alone prunes
+{alone}, and {alone_right} of these compute what they should; with our graph it prunes {ours}, and {ours_right} of these
+compute what they should.
 
-- **Magnitude**: Torch-Pruning alone, with the layers that produce the outputs ignored and `num_heads` given. "prunes"
-  means that the network runs afterwards, with outputs of the same shapes and fewer parameters. Otherwise the cell has
-  the error.
-- **To ignore**: how many layers `check_network` advises to ignore; the reasons are below the table. **Then**: magnitude
-  importance again, with these layers ignored.
-- **Ours**: `SpatialMaskImportance`, with nothing ignored; if that fails, with these layers ignored.
-- **Pruned = masked**: whether the pruned network gives what the original gives with the removed channels at zero, to
-  1e-6 of the largest output, in float64. Only groups without a norm over channels are compared, because other channels
-  change with such a norm; their number is given.
+{summary}
+
+- **Torch-Pruning**: with its own graph, `GroupMagnitudeImportance`, the layers that produce the outputs ignored, and
+  `num_heads` given. "prunes" means that the network runs afterwards, with outputs of the same shapes and fewer
+  parameters; "prunes wrongly", that it is not equal to the masked network. Otherwise the cell has the error.
+- **Ours**: the same with `ChannelGraph`, with nothing ignored and nothing given.
+- **In reach**: the share of the parameters that lie at an index that our graph can remove.
+- **Pruned = masked**: whether the network, after 30 % of each group were removed at random, gives what the original
+  gives with all the removed coordinates of its parameters at zero: to 1e-6 of the largest output, in float64. A norm
+  over channels averages over fewer of them. Such networks are equal "with norms counted" if the norms of the pruned
+  network count the removed channels as zeros, as those of the masked one do.
+- **Compression**: parameters before, by parameters after half of each group was removed.
+- **Seconds**: to build the graph; in brackets, for one forward pass. One thread.
 
 Made on the CPU by `python -m tests.conformance`, with Python {python},
 {versions}.
 
-| network | magnitude | to ignore | then | ours | pruned = masked |
-|---|---|---|---|---|---|
+| network | Torch-Pruning | ours | in reach | pruned = masked | compression | seconds |
+|---|---|---|---|---|---|---|
 """
 
+TAIL = """
 
-def table(rows: dict[str, dict[str, str]]) -> str:
+## What is left alone
+
+Of networks of which less than {least} % is in reach: why.
+
+"""
+LEAST = 90
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
     """The page, for the outcomes of the stages by network."""
-    magnitude = [results for results in rows.values() if best(results, "magnitude") == PRUNES]
     head = HEAD.format(
-        ratio=RATIO,
         count=len(rows),
-        magnitude=len(magnitude),
-        plain=sum(results.get("magnitude") == PRUNES for results in magnitude),
-        ours=sum(best(results, "ours") == PRUNES for results in magnitude),
+        summary=_summary(rows),
         python=platform.python_version(),
         versions=", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES),
+        **_counts(rows),
     )
-    lines = [_row(name, results) for name, results in rows.items()]
     reasons = [
-        f"- **{_cell(name)}**: {_cell(results['check'])}"
+        f"- **{_cell(name)}**: {_cell(results.get('left alone') or 'no layer')}"
         for name, results in rows.items()
-        if results.get("check", "fine") != "fine"
+        if results.get("reach", 100) < LEAST
     ]
-    return head + "\n".join(lines) + "\n\n## What `check_network` says\n\n" + "\n".join(reasons) + "\n"
+    return head + "\n".join(_row(*row) for row in rows.items()) + TAIL.format(least=LEAST) + "\n".join(reasons) + "\n"
 
 
-def best(results: dict[str, str], importance: str) -> str:
-    """The outcome of an importance with the advice of `check_network`, or without it where that does as well."""
-    plain = results.get(importance, "not reached")
-    return plain if plain == PRUNES else results.get(f"{importance} advised", plain)
+def right(outcome: str) -> bool:
+    """Whether a comparison with the masked network found no difference."""
+    return outcome.startswith("equal")
 
 
-def _fine(results: dict[str, str]) -> bool:
-    return results.get("check") == "fine"
+def _counts(rows: dict[str, dict[str, Any]]) -> dict[str, int]:
+    alone = [results for results in rows.values() if results.get("torch-pruning") == PRUNES]
+    ours = [results for results in rows.values() if results.get("ours") == PRUNES]
+    return {
+        "alone": len(alone),
+        "alone_right": sum(right(results.get("torch-pruning masked", "")) for results in alone),
+        "ours": len(ours),
+        "ours_right": sum(right(results.get("masked", "")) for results in ours),
+    }
 
 
-def _row(name: str, results: dict[str, str]) -> str:
-    advised = "" if _fine(results) else results.get("magnitude advised", "not reached")
+def _summary(rows: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        "| library | networks | Torch-Pruning prunes | and is right | ours prunes | and is right |",
+        "|---|---|---|---|---|---|",
+    ]
+    for library in dict.fromkeys(name.split()[0] for name in rows):
+        own = {name: results for name, results in rows.items() if name.split()[0] == library}
+        lines.append(f"| {' | '.join(map(str, (_cell(library), len(own), *_counts(own).values())))} |")
+    return "\n".join(lines)
+
+
+def _row(name: str, results: dict[str, Any]) -> str:
+    alone = results.get("torch-pruning", "not reached")
+    masked = results.get("torch-pruning masked", "equal")
+    seconds = results.get("seconds")
     cells = [
         name,
-        results.get("magnitude", "not reached"),
-        results.get("ignored", "not reached"),
-        advised,
-        best(results, "ours"),
+        alone if right(masked) else f"prunes wrongly: {masked}",
+        results.get("ours", "not reached"),
+        f"{results['reach']:.1f} %" if "reach" in results else "",
         results.get("masked", "not reached"),
+        f"{results['compression']:.2f}" if "compression" in results else "",
+        f"{seconds[0]:.1f} ({seconds[1]:.2f})" if seconds else "",
     ]
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"
 
 
-def _cell(text: str, length: int = 300) -> str:
+def _cell(text: str, length: int = 200) -> str:
     text = text.replace("|", "\\|").replace("<", "\\<").replace("*", "\\*").replace("_", "\\_")
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -95,8 +95,8 @@ def prune_to(
         tolerance: the relative deviation from the target that is accepted. A larger deviation gives a warning. It
             occurs if a single step removes much, as in small networks or with ``round_to``.
         progress: whether progress bars are shown on a terminal.
-        graph: ``"channels"`` follows the channels themselves (see `ChannelGraph`); ``"torch-pruning"`` uses the graph of
-            Torch-Pruning, which cannot follow many networks and is then wrong or fails.
+        graph: ``"channels"`` follows the channels themselves (see `ChannelGraph`); ``"torch-pruning"`` uses the graph
+            of Torch-Pruning, which cannot follow many networks and is then wrong or fails.
         options: arguments of ``tp.pruner.BasePruner``: ``max_pruning_ratio``, ``round_to``, ``ignored_layers``,
             ``num_heads`` (default: `attention_heads`), ``unwrapped_parameters``, ``customized_pruners``,
             ``forward_fn``, ... ``global_pruning`` and ``isomorphic`` can be given instead of ``allocation``. Layers in
@@ -177,8 +177,8 @@ def prune_to(
             record.step(rehearsal.pruner(steps), folding)
             if channels is not None and (wrong := channels.verify()):
                 raise RuntimeError(
-                    f"after pruning, other channels of {', '.join(map(repr, wrong[:4]))} belong together than before; the "
-                    "network is as it was. Please report it, and list these layers in ignored_layers"
+                    f"after pruning, other channels of {', '.join(map(repr, wrong[:4]))} belong together than before, "
+                    "so the network is left as it was. Please report it, and list these layers in ignored_layers"
                 )
     return record
 

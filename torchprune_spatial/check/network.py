@@ -15,13 +15,13 @@ from torch_pruning.dependency import DependencyGraph, Group
 from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import call_model, sentence
+from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.progress import progress as with_bar
 from resolution_scaling.ground.progress import showing_progress
 
 from ..graph.attention import attention_heads
 from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import channel_layers, producers_in, producers_of
-from ..graph.labels.trace import OUTPUT
 from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import OutputTrace
 from ..graph.private_names import channel_groups_of, own_containers
@@ -54,8 +54,8 @@ def check_network(
     and once through the network without a third of each group, whose channels must belong together as before. Takes
     seconds. The network itself is left as it is.
 
-    With ``graph="torch-pruning"``, the graph of Torch-Pruning is examined instead, on a copy of the network and group by
-    group, by two tests:
+    With ``graph="torch-pruning"``, the graph of Torch-Pruning is examined instead, on a copy of the network and group
+    by group, by two tests:
 
     - *Zeroing test*: a channel is set to zero where it is produced. Exactly the inputs that Torch-Pruning maps to this
       channel must become zero. If others do, the wrong filters would be scored and removed (split, slices, reshapes).
@@ -118,12 +118,10 @@ def _check_channels(
         ignored_layers=[layer for layer in ignored if not isinstance(layer, nn.Parameter)],
         ignored_params=[layer for layer in ignored if isinstance(layer, nn.Parameter)],
     )
-    modules, outputs = dict(model.named_modules()), []
+    modules, outputs = dict(model.named_modules()), _output_layers(model, example_inputs, options)
     layers: dict[str, list[str]] = {}
     for name, why in graph.left_alone.items():
-        if why.startswith(OUTPUT):
-            outputs.append(name)
-        elif modules[name] not in ignored:
+        if name not in outputs and modules[name] not in ignored:
             layers.setdefault(why, []).append(name)
     problems = [NetworkProblem(tuple(names), f"left alone, because {why}", "") for why, names in layers.items()]
     groups = sum(1 for _ in graph.get_all_groups())
@@ -135,6 +133,15 @@ def _check_channels(
         groups,
         graph.unknown,
     )
+
+
+def _output_layers(model: nn.Module, example_inputs: Any, options: Mapping[str, Any]) -> list[str]:
+    """Names of the layers that produce the outputs of a network."""
+    names = {module: name for name, module in model.named_modules() if isinstance(module, CHANNEL_LAYERS)}
+    trace = OutputTrace(names)
+    with evaluating(model), trace.recording(model):
+        behind = trace.layers_behind((options.get("forward_fn") or call_model)(model, example_inputs))
+    return [name for module, name in names.items() if module in behind]
 
 
 class _Examination:

@@ -34,14 +34,14 @@ WRONG = "removing it changes which channels belong together"
 class ChannelGraph(DependencyGraph):
     """A dependency graph that follows the channels, element by element, through one forward pass.
 
-    Torch-Pruning guesses from the autograd graph which channels belong together. Here each parameter has a label for each
-    of its indices, and each operation of the forward pass moves and unites the labels of its tensors: see
+    Torch-Pruning guesses from the autograd graph which channels belong together. Here each parameter has a label for
+    each of its indices, and each operation of the forward pass moves and unites the labels of its tensors: see
     `graph.labels`. Channels whose labels are in one class must be removed together. What the code demands of the
-    *numbers* of channels (halves of a chunk, heads, groups of a convolution, sizes in ``view``) is solved for all layers
-    at once. What the code makes impossible is left whole, and named in `left_alone`.
+    *numbers* of channels (halves of a chunk, heads, groups of a convolution, sizes in ``view``) is solved for all
+    layers at once. What the code makes impossible is left whole, and named in `left_alone`.
 
-    Its groups, dependencies and handlers are those of Torch-Pruning, so that importances and pruners work with it. Use it
-    in a pruner of Torch-Pruning with `following_channels`. Compared with Torch-Pruning
+    Its groups, dependencies and handlers are those of Torch-Pruning, so that importances and pruners work with it. Use
+    it in a pruner of Torch-Pruning with `following_channels`. Compared with Torch-Pruning
 
     - channels that depend on each other by number have a root of their own, a `CoupledChannels`; the pruner treats
       them by ``channel_groups``, as it does the groups of a convolution;
@@ -87,8 +87,8 @@ class ChannelGraph(DependencyGraph):
             ignored_layers: layers of which no channel is removed.
             ignored_params: parameters of which nothing is removed.
             verbose: not used.
-            verify: whether removals are tried: part of each group is removed, and the channels are followed again. Groups
-                with which the model does not run, or which turn out to be wrong, are left alone.
+            verify: whether removals are tried: part of each group is removed, and the channels are followed again.
+                Groups with which the model does not run, or which turn out to be wrong, are left alone.
 
         Raises:
             Whatever the model raises when it is run.
@@ -101,7 +101,7 @@ class ChannelGraph(DependencyGraph):
             graph = ChannelGraph().build_dependency(
                 real, inputs, forward, output_transform, None, kinds, layers, params, verbose, verify
             )
-            vars(self).update(vars(graph.on(model)))
+            self.__dict__.update(vars(graph.on(model)))
             return self
         self.verbose, self.model = verbose, model
         name_modules(self)
@@ -115,11 +115,8 @@ class ChannelGraph(DependencyGraph):
         for name, parameter in model.named_parameters():
             if any(parameter is ignored for ignored in self.ignored_params):
                 frozen[name] = "it is one of ignored_params"
-        for layer in ignored_layers or ():
-            for name, parameter in model.named_parameters():
-                if any(parameter is own for own in layer.parameters()):
-                    frozen[name] = "it is one of ignored_layers"
-        traced = trace(model, self._forward, customized=self._customized(), frozen=frozen)
+        self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
+        traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
         self.channels = Channels(traced)
         self._bind()
@@ -128,7 +125,7 @@ class ChannelGraph(DependencyGraph):
         return self
 
     def on(self, model: nn.Module) -> ChannelGraph:
-        """The same graph for a copy of the model, such as one on the meta device: its channels are not followed again."""
+        """The same graph for a copy of the model, such as one on the meta device, which need not run."""
         graph = ChannelGraph()
         graph.verbose, graph.model, graph.ignored_params = self.verbose, model, []
         graph.out_channel_groups, graph._forward = {}, self._forward
@@ -280,7 +277,7 @@ class ChannelGraph(DependencyGraph):
                 self.model,
                 self._forward,
                 known=(self.channels.classes, self.channels.axes),
-                customized=self._customized(),
+                customized=self.customized(),
             )
         single = {int(self.channels.classes.of(labels)) for labels in self.channels.axes.values() if len(labels) == 1}
         wrong = {
@@ -353,7 +350,8 @@ class ChannelGraph(DependencyGraph):
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
         self._owners: dict[str, list[tuple[nn.Module, str]]] = {}
-        same_name, first_name = {}, {}
+        same_name: dict[str, str] = {}
+        first_name: dict[int, str] = {}
         for path, module in self.model.named_modules():
             for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:
@@ -412,7 +410,8 @@ class ChannelGraph(DependencyGraph):
         chosen[classes] = True
         return [side for side in self.sides if bool(chosen[self.channels.classes.of(side.labels)].any())]
 
-    def _customized(self) -> dict[nn.Module, bool]:
+    def customized(self) -> dict[nn.Module, bool]:
+        """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""
         found = {}
         for module in self.model.modules():
             pruner = self.CUSTOMIZED_PRUNERS.get(module) or self.CUSTOMIZED_PRUNERS.get(type(module))

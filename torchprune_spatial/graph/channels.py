@@ -102,7 +102,6 @@ class Channels:
             classes = self.classes.of(labels)
             if bool(visited[classes].all()):
                 continue
-            taken = 0
             free = bool((~visited[classes]).all()) and bool((move_of[classes] < 0).all())
             if free and len(classes.unique()) == len(classes):
                 visited[classes] = True
@@ -111,10 +110,9 @@ class Channels:
             left = classes[~visited[classes]].unique()
             groups = [self._moves[i] for i in move_of[left].unique().tolist() if i >= 0]
             rest = left[move_of[left] < 0]
-            for coupled in [*groups, *([Coupled(rest[None])] if len(rest) else [])]:
+            for i, coupled in enumerate([*groups, *([Coupled(rest[None])] if len(rest) else [])], start=1):
                 visited[coupled.classes] = True
-                taken += 1
-                yield f"{name}#{taken}", coupled
+                yield f"{name}#{i}", coupled
 
     def allow(self, classes: torch.Tensor) -> bool:
         """Whether the code can have the numbers of channels that are left without some classes."""
@@ -187,7 +185,7 @@ class Channels:
         for attribute in named:
             if not isinstance(attribute, Attribute):
                 continue
-            value, own = int(self._attribute(attribute)), vars(modules[attribute.module])
+            value, own = int(self._attribute(attribute)), modules[attribute.module].__dict__
             old = own[attribute.name]
             if attribute.position >= 0:
                 items = list(old)
@@ -224,7 +222,7 @@ class Channels:
         tensor: Any = module._parameters.get(attribute)
         if tensor is None:
             return
-        factors = torch.where(rows, scale, 1.0).to(tensor.device, tensor.dtype)
+        factors = torch.ones(len(rows), dtype=tensor.dtype).masked_fill(rows, scale).to(tensor.device)
         shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
         scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
         scaled.grad = tensor.grad

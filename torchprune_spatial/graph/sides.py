@@ -1,4 +1,4 @@
-"""The sides of layers: which dimensions of which tensors belong to a layer's input channels, and which to its outputs."""
+"""The sides of layers: which dimensions of which tensors belong to the inputs of a layer, and which to its outputs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class CoupledChannels(nn.Linear):
 
     def __init__(self, size: int):
         nn.Module.__init__(self)
-        self.in_features, self.bias = 1, None
+        self.in_features = 1
+        self.register_parameter("bias", None)
         self.size = size
 
     @property

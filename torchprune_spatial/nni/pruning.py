@@ -83,7 +83,9 @@ def _prune_by_ratios(
 ) -> PruningRecord:
     shape = {"customized_pruners": CUSTOMIZED_PRUNERS}
     record = PruningRecord(model, example_inputs, options["forward_fn"])
-    graph = ChannelGraph().build_dependency(model, example_inputs, options["forward_fn"], **shape)
+    graph = ChannelGraph().build_dependency(
+        model, example_inputs, options["forward_fn"], customized_pruners=CUSTOMIZED_PRUNERS
+    )
     with following_channels(graph):
         pruner = _pruner(model, config, importance, example_inputs, ratios, options | shape)
     record.step(pruner, fold)

@@ -79,7 +79,7 @@ RIGHT = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_names_the_layer_whose_channels_are_mapped_wrongly(kind):
     model = Middle(*WRONG[kind])
-    check = check_network(model, EXAMPLE)
+    check = check_network(model, EXAMPLE, graph="torch-pruning")
     assert not check.ok
     assert [problem.layers for problem in check.problems] == [("before",)]
     assert check.outputs == ["last"]
@@ -93,7 +93,7 @@ def test_names_the_layer_whose_channels_are_mapped_wrongly(kind):
 def test_a_network_with_the_named_layers_ignored_is_pruned(kind, ours):
     model = Middle(*WRONG[kind])
     importance = SpatialMaskImportance(calibration()) if ours else tp.importance.GroupMagnitudeImportance()
-    prune(model, importance, ignored_layers=check_network(model, EXAMPLE).ignored_layers)
+    prune(model, importance, ignored_layers=check_network(model, EXAMPLE, graph="torch-pruning").ignored_layers)
     assert (model.start.out_channels, model.before.out_channels, model.first.out_channels) == (4, 16, 3)
     assert model(EXAMPLE).shape == (1, 1, *model(EXAMPLE).shape[2:])
 
@@ -101,12 +101,12 @@ def test_a_network_with_the_named_layers_ignored_is_pruned(kind, ours):
 @pytest.mark.parametrize("kind", WRONG)
 def test_layers_that_are_ignored_already_are_not_examined(kind):
     model = Middle(*WRONG[kind])
-    assert check_network(model, EXAMPLE, ignored_layers=[model.before]).ok
+    assert check_network(model, EXAMPLE, ignored_layers=[model.before], graph="torch-pruning").ok
 
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_no_false_alarm_on_a_small_network(kind):
-    check = check_network(Middle(*RIGHT[kind]), EXAMPLE)
+    check = check_network(Middle(*RIGHT[kind]), EXAMPLE, graph="torch-pruning")
     assert check.ok, check
     assert str(check) == "No problem found.\nOutputs of the network, to be ignored: 'last'."
 
@@ -127,7 +127,7 @@ class TwoPaths(nn.Module):
 
 def test_sees_that_a_gate_belongs_to_another_channel():
     """Torch-Pruning takes gates 2 c and 2 c + 1 for those of channel c; they are c and c + 8."""
-    check = check_network(TwoPaths(), EXAMPLE)
+    check = check_network(TwoPaths(), EXAMPLE, graph="torch-pruning")
     assert {name for problem in check.problems for name in problem.layers} == {"paths.0", "paths.1", "gates"}
 
 
@@ -145,23 +145,25 @@ class Positions(nn.Module):
 
 def test_parameters_whose_dimension_torch_pruning_guesses_wrongly():
     model = Positions()
-    check = check_network(model, EXAMPLE)
+    check = check_network(model, EXAMPLE, graph="torch-pruning")
     assert [problem.layers for problem in check.problems] == [("first",)]
     assert "unwrapped_parameters" in str(check)
-    assert check_network(model, EXAMPLE, unwrapped_parameters=[(model.positions, 1)]).ok
+    assert check_network(model, EXAMPLE, unwrapped_parameters=[(model.positions, 1)], graph="torch-pruning").ok
 
 
 @settings(max_examples=25)
 @given(model=networks)
 def test_no_false_alarm_on_random_networks(model):
-    check = check_network(model, EXAMPLE)
+    check = check_network(model, EXAMPLE, graph="torch-pruning")
     assert check.ok, check
     assert check.outputs == ["layers.output"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_no_false_alarm_on_torchvision(name):
-    check = check_network(torchvision.models.get_model(name, weights=None), torch.randn(1, 3, 64, 64), channels=1)
+    check = check_network(
+        torchvision.models.get_model(name, weights=None), torch.randn(1, 3, 64, 64), channels=1, graph="torch-pruning"
+    )
     assert check.ok, check
 
 
@@ -169,18 +171,18 @@ def test_no_false_alarm_on_torchvision(name):
 def test_activations_that_have_channels(activation):
     """Those of ``nn.PReLU`` are the second dimension, of 16, and not the last, of 8."""
     model = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), activation, nn.Conv2d(16, 1, 1))
-    assert check_network(model, EXAMPLE).ok
+    assert check_network(model, EXAMPLE, graph="torch-pruning").ok
 
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_bar_runs_over_the_groups_where_stderr_is_a_terminal(monkeypatch, capsys, shown):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    check_network(plain_net(), EXAMPLE, progress=shown)
+    check_network(plain_net(), EXAMPLE, progress=shown, graph="torch-pruning")
     assert ("checking groups of layers" in capsys.readouterr().err) == shown
 
 
 def test_there_is_no_bar_where_stderr_is_no_terminal(capsys):
-    check_network(plain_net(), EXAMPLE)
+    check_network(plain_net(), EXAMPLE, graph="torch-pruning")
     assert capsys.readouterr().err == ""
 
 
@@ -190,7 +192,7 @@ def test_what_torch_pruning_cannot_follow_is_told_in_its_words(monkeypatch):
 
     monkeypatch.setattr(tp.dependency.index_mapping, "update_concat_index_mapping", fail)
     model = Middle(lambda net, y: net.first(torch.cat([y, y], 1)), (32, 32))
-    check = check_network(model, EXAMPLE)
+    check = check_network(model, EXAMPLE, graph="torch-pruning")
     assert not check.ok
     assert "IndexError: list index out of range" in str(check)
     assert check.problems[0].layers == ("before",)
@@ -200,7 +202,7 @@ def test_a_network_that_cannot_be_copied_is_refused_with_a_sentence():
     model = plain_net()
     model.last_output = model(EXAMPLE)  # with its graph, which cannot be copied
     with pytest.raises(ValueError, match=r"Sequential cannot be copied .* check it before it first runs"):
-        check_network(model, EXAMPLE)
+        check_network(model, EXAMPLE, graph="torch-pruning")
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -212,9 +214,9 @@ def test_the_network_is_left_as_it_was(fails):
     random = torch.random.get_rng_state()
     if fails:
         with pytest.raises(RuntimeError):
-            check_network(model, EXAMPLE, forward_fn=Fails())
+            check_network(model, EXAMPLE, forward_fn=Fails(), graph="torch-pruning")
     else:
-        check_network(model, EXAMPLE)
+        check_network(model, EXAMPLE, graph="torch-pruning")
     assert torch.equal(torch.random.get_rng_state(), random)
     for (name, module), old in zip(model.named_modules(), before.modules(), strict=True):
         assert module.training == old.training, name

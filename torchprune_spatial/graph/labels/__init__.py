@@ -1,1 +1,1 @@
-"""Following channels through one forward pass: labels beside tensors, and the rules by which operations move and unite them."""
+"""Following channels through one forward pass: labels beside tensors, and what operations do to them."""

@@ -100,6 +100,7 @@ class Count(int):
     numbers: Numbers
 
     def __new__(cls, value: int, terms: Terms, numbers: Numbers) -> Count:
+        """Make a count."""
         count = super().__new__(cls, value)
         count.terms, count.numbers = terms, numbers
         return count
@@ -173,7 +174,7 @@ class Count(int):
     def __rtruediv__(self, other: Any) -> Any:
         return self._as_value(int.__rtruediv__, other)
 
-    def __pow__(self, other: Any, modulus: None = None) -> Any:
+    def __pow__(self, other: Any, modulus: None = None) -> Any:  # type: ignore[override]
         return self._as_value(int.__pow__, other)
 
     def __float__(self) -> float:
@@ -188,10 +189,8 @@ class Count(int):
     def __eq__(self, other: Any) -> bool:
         equal = int.__eq__(self, other) is True
         if equal and isinstance(other, Count) and self.numbers.following:
-            known = [
-                isinstance(variable, Attribute) for terms in (self.terms, other.terms) for v in terms for variable in v
-            ]
-            if any(known) and not all(known):
+            variables = [v for terms in (self.terms, other.terms) for product in terms for v in product]
+            if len({isinstance(variable, Attribute) for variable in variables}) == 2:
                 self.numbers.equal.append((self - other).terms)
         return equal
 
@@ -230,9 +229,10 @@ def calling_code(*skipped: str) -> Any:
     """The function that runs now, outside of the given files and of PyTorch."""
     frame: Any = inspect.currentframe()
     skipped = (*skipped, __file__)
-    while frame is not None and (
-        frame.f_code.co_filename in skipped or f"{os.sep}torch{os.sep}" in frame.f_code.co_filename
-    ):
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file not in skipped and f"{os.sep}torch{os.sep}" not in file:
+            break
         frame = frame.f_back
     return frame and frame.f_code
 

@@ -92,7 +92,7 @@ class Following:
         return result
 
     def _against_unlabelled(self, track: torch.Tensor, other: torch.Tensor) -> Tracks:
-        """The result of combining labels with values that have none there: they must be equal, or they cannot shrink."""
+        """The result of combining labels with values that have none: these must repeat, or they cannot shrink."""
         dims = varying(track)
         if all(other.shape[dim] > 1 for dim in dims) and not any(repeats(other, dim) for dim in dims):
             self.freeze(track, "it is combined with values that cannot lose a channel")

@@ -33,10 +33,10 @@ def pixel_shuffle(following: Following, call: Call) -> None:
     x, factor = call.args[:2]
     tracks = []
     for track in following.get(x):
-        track = following.collapse(track, (x.dim() - 1, x.dim() - 2), PICKED)
-        if track is not None:
-            channels = track.expand(*track.shape[:-3], x.shape[-3], 1, 1)
-            grid = channels.reshape(*track.shape[:-3], -1, factor * factor, 1)
+        left = following.collapse(track, (x.dim() - 1, x.dim() - 2), PICKED)
+        if left is not None:
+            channels = left.expand(*left.shape[:-3], x.shape[-3], 1, 1)
+            grid = channels.reshape(*left.shape[:-3], -1, factor * factor, 1)
             tracks.append(following.classes.unite_along(grid, grid.dim() - 2))
     following.set(call.output, tracks)
 
@@ -47,9 +47,9 @@ def fold(following: Following, call: Call) -> None:
     x, _, kernel = call.args[:3]
     tracks = []
     for track in following.get(x):
-        track = following.collapse(track, (x.dim() - 1,), PICKED)
-        if track is not None:
-            grid = track.expand(*track.shape[:-2], x.shape[-2], 1).reshape(*track.shape[:-2], -1, math.prod(kernel), 1)
+        left = following.collapse(track, (x.dim() - 1,), PICKED)
+        if left is not None:
+            grid = left.expand(*left.shape[:-2], x.shape[-2], 1).reshape(*left.shape[:-2], -1, math.prod(kernel), 1)
             tracks.append(following.classes.unite_along(grid, grid.dim() - 2))
     following.set(call.output, tracks)
 
@@ -148,7 +148,7 @@ def reduce(following: Following, call: Call) -> None:
         following.set(call.result, following.elementwise(call.inputs, call.output.shape))
         return
     x = call.inputs[0]
-    dims = _reduced(call, x)
+    dims = reduced_dims(call, x)
     keeps = call.output.dim() == x.dim()
     tracks = []
     for track in following.get(x):
@@ -161,7 +161,8 @@ def reduce(following: Following, call: Call) -> None:
     following.set(call.result, tracks)
 
 
-def _reduced(call: Call, x: torch.Tensor) -> set[int]:
+def reduced_dims(call: Call, x: torch.Tensor) -> set[int]:
+    """The dimensions of its input that a reduction reduces."""
     position = 2 if call.name in ("linalg_vector_norm", "norm") else 1
     given: Any = call.args[position] if len(call.args) > position else call.kwargs.get("dim")
     if isinstance(given, bool) or given is None or given == []:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .classes import varying
-from .counts import Attribute, Count, Labels, Numbers, Terms, calling_code
+from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
 from .following import Following
 
 LITERAL = "the code has a number for it"
@@ -206,8 +206,8 @@ class Sizes(TorchFunctionMode):
     def _merge(self, track: torch.Tensor, dims: list[int]) -> None:
         """Dimensions become one: the order of what is left must be that of the original.
 
-        It is if the blocks that lose equally many lie in the innermost dimension. If they lie across it, a position must
-        be removed from all of them or from none.
+        It is if the blocks that lose equally many lie in the innermost dimension. If they lie across it, a position
+        must be removed from all of them or from none.
         """
         classes = self.following.classes
         grid = track.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims), -2)
@@ -280,11 +280,19 @@ class Sizes(TorchFunctionMode):
     def multiplied(self, tensor: torch.Tensor, value: float) -> None:
         """Find out whether a factor of a tensor is a power of a count that the same code has computed with."""
         code = calling_code(__file__)
-        for used in reversed(self.numbers.as_values):
-            for power in (-0.5, 0.5, -1.0):
-                if used.code is code and not used.explained and math.isclose(value, used.value**power, rel_tol=1e-9):
-                    used.explained = self.factor(tensor, used.terms, power)
-                    return
+        found = [
+            (used, power)
+            for used in (*self.numbers.as_integers, *self.numbers.as_values)
+            for power in (-0.5, 0.5, -1.0)
+            if used.code is code and math.isclose(value, used.value**power, rel_tol=1e-9)
+        ]
+        if not found:
+            return
+        used, power = next((pair for pair in reversed(found) if not pair[0].explained), found[-1])
+        if self.factor(tensor, used.terms, power):
+            used.explained = True
+        else:
+            self.numbers.as_values.append(AsValue(used.terms, used.value, code))
 
     def factor(self, tensor: torch.Tensor, terms: Terms, power: float) -> bool:
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""
@@ -344,7 +352,7 @@ def _flat(sizes: tuple[Any, ...], named: Any = None) -> list[Any]:
     return list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else list(sizes)
 
 
-@_watch(torch.Tensor.shape.__get__)
+@_watch(torch.Tensor.shape.__get__)  # type: ignore[attr-defined]
 def _shape(sizes: Sizes, result: Any, x: torch.Tensor) -> Any:
     return sizes.size_of(x)
 
@@ -456,7 +464,7 @@ def _filled(sizes: Sizes, result: Any, *given: Any, size: Any = None, **_: Any) 
             else given,
             size,
         ),
-    )  # noqa: E501
+    )
 
 
 @_watch(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full)

@@ -22,7 +22,8 @@ class _Labelled:
     Attributes:
         storage: tells whether the storage still exists, and keeps its address from being used again.
         geometry: size, strides and offset of the tensor whose labels are in ``tracks``; None if these are flat.
-        tracks: compressed labels of the tensor with the ``geometry``, or of all elements of the storage, ``[elements]``.
+        tracks: compressed labels of the tensor with the ``geometry``, or of all elements of the storage,
+            ``[elements]``.
         makers: labels of weights of which the tensor is a linear function, ``[n]``; empty: those of its tracks; None if
             it is a linear function of none.
     """
@@ -36,9 +37,10 @@ class _Labelled:
 class LabelledStorages:
     """What labels the elements of tensors carry.
 
-    The labels of a tensor are a list of *tracks*, each a tensor of labels of the same shape (compressed: of size 1 along
-    the dimensions along which the labels do not vary). An element carries one label of each track, and disappears when
-    any of them is removed. Feature maps have one track, along their channels; weights have one for each dimension.
+    The labels of a tensor are a list of *tracks*, each a tensor of labels of the same shape. Tracks are compressed: of
+    size 1 along the dimensions along which their labels do not vary. An element carries one label of each track, and
+    disappears when any of them is removed. Feature maps have one track, along their channels; weights have one for each
+    dimension.
     """
 
     def __init__(self, classes: LabelClasses):
@@ -140,7 +142,7 @@ def storage_key(tensor: torch.Tensor) -> tuple[int, int]:
 
 def geometry(tensor: torch.Tensor) -> Geometry:
     """Size, strides and offset of a tensor in its storage."""
-    return tensor.size(), tensor.stride(), tensor.storage_offset()
+    return tensor.size(), tensor.stride(), int(tensor.storage_offset())
 
 
 def _seen_from(found: _Labelled, view: Geometry) -> list[torch.Tensor] | None:

@@ -63,7 +63,7 @@ class Traced:
     order: list[str]
 
 
-class _Dispatch(TorchDispatchMode):
+class Dispatch(TorchDispatchMode):
     """Applies the rule of each operation that runs."""
 
     def __init__(self, following: Following):
@@ -82,7 +82,9 @@ class _Dispatch(TorchDispatchMode):
             args = (*args, *(d for a, d in zip(function._schema.arguments[len(args):], defaults[len(args):], strict=True)
                              if not a.kwarg_only and a.name not in (kwargs or {})))  # fmt: skip
             name = function._schema.name.split("::")[1]
-            rule(self.following, Call(base_name(name), args, kwargs or {}, result, function))
+            call = Call(base_name(name), args, kwargs or {}, result, function)
+            rule(self.following, call)
+            self.labelled(call)
         else:
             self.following.unknown.add(function._schema.name)
             for tensor in labelled:
@@ -90,6 +92,9 @@ class _Dispatch(TorchDispatchMode):
                     self.following.freeze(track, f"{function._schema.name} is not known")
             self.following.set([tensor for tensor in outputs if tensor in self.following.storages], [])
         return result
+
+    def labelled(self, call: Call) -> None:
+        """Called after the result of an operation has got its labels; nothing is done here."""
 
     @staticmethod
     def _is_view(function: Any, source: torch.Tensor, outputs: list[torch.Tensor]) -> bool:
@@ -105,6 +110,7 @@ def trace(
     known: tuple[LabelClasses, Axes] | None = None,
     customized: Mapping[nn.Module, bool] | None = None,
     frozen: Mapping[str, str] | None = None,
+    dispatch: Callable[[Following], Dispatch] = Dispatch,
 ) -> Traced:
     """Follow the labels of a model's parameters through one forward pass.
 
@@ -115,6 +121,7 @@ def trace(
         customized: layers that are looked at from outside only, because the user describes how they are pruned; for
             each, whether its inputs and outputs are the same channels.
         frozen: names of parameters that must not be changed, with the reasons.
+        dispatch: what runs and labels the operations.
     """
     known_classes, known_axes = known or (None, None)
     following = Following(LabelClasses() if known_classes is None else known_classes.watched())
@@ -140,7 +147,7 @@ def trace(
         if known is None:
             stack.enter_context(sizes.counting_attributes(model))
             stack.enter_context(sizes)
-        with _Dispatch(following):
+        with dispatch(following):
             outputs = forward()
         for tensor in tensors_in(outputs):
             for track in following.get(tensor) if _has_storage(tensor) else ():
@@ -189,7 +196,7 @@ def _label_parameters(model: nn.Module, following: Following, known: Axes | None
                 if size * of_groups == 1 or (of_groups > 1 and size == 1):
                     continue
                 axes[name, dim] = following.classes.new(size * of_groups)
-            tracks.append(_track(axes[name, dim], tensor, dim))
+            tracks.append(track_of(axes[name, dim], tensor, dim))
         following.storages.set(tensor, tracks)
     return axes
 
@@ -199,8 +206,8 @@ def _is_grouped(convolution: nn.modules.conv._ConvNd | None, dim: int) -> bool:
     return convolution is not None and convolution.groups > 1 and dim == 1
 
 
-def _track(labels: torch.Tensor, tensor: torch.Tensor, dim: int) -> torch.Tensor:
-    """The labels of a dimension as a track of the tensor."""
+def track_of(labels: torch.Tensor, tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The labels of a dimension of a parameter as a track of it."""
     groups = len(labels) // max(1, tensor.shape[dim])
     if groups <= 1:
         return labels.reshape([-1 if d == dim else 1 for d in range(tensor.dim())])
