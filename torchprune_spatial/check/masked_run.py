@@ -19,8 +19,9 @@ from ..graph.channel_graph import ChannelGraph
 from ..graph.labels.classes import FROZEN
 from ..graph.labels.following import Following, tensors_in
 from ..graph.labels.moving_rules import reduced_dims
+from ..graph.labels.parameters import Axes, track_of
 from ..graph.labels.rules import Call
-from ..graph.labels.trace import Axes, Dispatch, trace, track_of
+from ..graph.labels.trace import Dispatch, trace
 
 
 class MaskedRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from resolution_scaling.ground.calls import call_model, sentence
 from resolution_scaling.ground.meta import call_on_meta, with_values
 from resolution_scaling.ground.put_back import restoring_attributes
 
+from .attention import head_parts
 from .channels import Channels, Coupled
 from .labels.classes import FROZEN
 from .labels.trace import trace
@@ -138,6 +139,19 @@ class ChannelGraph(DependencyGraph):
         graph.channels = copy.deepcopy(self.channels)
         graph._bind()
         return graph
+
+    def couple_heads(self, num_heads: Mapping[nn.Module, int]) -> None:
+        """Let queries, keys and values lose the same positions, so that whole heads can be removed.
+
+        Args:
+            num_heads: as for Torch-Pruning's pruners: layers that make queries, keys and values.
+        """
+        groups = []
+        for parts in head_parts(self.model, num_heads):
+            labels = [self._out_sides[layer].labels.chunk(count)[i] for layer, i, count in parts]
+            groups += [labels] if len({len(part) for part in labels}) == 1 else []
+        self.channels.couple(groups)
+        self._set_roots()
 
     # ---- what Torch-Pruning asks
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 import torch.nn as nn
 
+from .attention import scales_queries
 from .labels.classes import FROZEN
 from .labels.counts import Attribute, Labels, Terms
 from .labels.moves import Moves, linear
+from .labels.sizes import Relation
 from .labels.trace import Traced
 
 Owners = dict[str, list[tuple[nn.Module, str]]]
@@ -50,10 +52,26 @@ class Channels:
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        moves = Moves(traced.classes, traced.equal_counts, traced.relations, traced.numbers)
-        self._moves = [Coupled(blocks) for blocks in moves.blocks]
+        self._equal_counts = traced.equal_counts
+        self._by_attribute: dict[Attribute, Relation] = {}
+        self._solve()
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
-        self._modules = {factor.module: None for factor in self._factors}
+
+    def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Unite the labels at equal positions of the tensors of each group, and solve what is demanded again."""
+        for first, *others in groups:
+            for other in others:
+                self.classes.unite(first, other)
+        self._solve()
+
+    def _solve(self) -> None:
+        moves = Moves(self.classes, self._equal_counts, self._relations, self._numbers)
+        self._moves = [Coupled(blocks) for blocks in moves.blocks]
+        for relation in self._relations:
+            terms = linear(relation.terms, self._numbers, self._numbers.values)
+            unknown = [variable for variable, _ in terms if isinstance(variable, Attribute)]
+            if len(unknown) == 1:
+                self._by_attribute.setdefault(unknown[0], relation)
 
     def why(self, labels: torch.Tensor) -> str:
         """Why some of the labels cannot be removed; empty if all can."""
@@ -148,6 +166,9 @@ class Channels:
             new = self._value(factor.terms)
             if new != old and new and old:
                 self._scale(factor.makers, float(old / new) ** factor.power, model, owners)
+                module: Any = model.get_submodule(factor.module)
+                if scales_queries(module):  # `update_attention` has nothing left to do
+                    module.scale = float(new) ** factor.power
 
     def _lost(self, labels: torch.Tensor) -> int:
         return int(self.removed[self.classes.of(labels)].sum())
@@ -169,22 +190,20 @@ class Channels:
         value = Fraction(self._numbers.values[attribute])
         if attribute in self._numbers.fixed:
             return value
-        for relation in self._relations:
-            terms = linear(relation.terms, self._numbers, self._numbers.values)
-            unknown = [(v, f) for v, f in terms if isinstance(v, Attribute)]
-            if [v for v, _ in unknown] == [attribute]:
-                lost = Fraction(self._lost(relation.labels))
-                lost -= sum(f * self._lost(v.labels) for v, f in terms if isinstance(v, Labels))
-                return value - lost / unknown[0][1]
-        return value
+        relation = self._by_attribute.get(attribute)
+        if relation is None:
+            return value
+        rows = torch.atleast_2d(relation.labels)
+        left = (~self.removed[self.classes.of(rows)]).any(1).nonzero()
+        row = rows[int(left[0])] if len(left) else rows[0]
+        terms = dict(linear(relation.terms, self._numbers, self._numbers.values))
+        lost = self._lost(row) - sum(f * self._lost(v.labels) for v, f in terms.items() if isinstance(v, Labels))
+        return value - lost / terms[attribute]
 
     def _fit_attributes(self, model: nn.Module) -> None:
         """Give the attributes of modules the values that fit."""
         modules = dict(model.named_modules())
-        named = {v for relation in self._relations for product in relation.terms for v in product}
-        for attribute in named:
-            if not isinstance(attribute, Attribute):
-                continue
+        for attribute in self._by_attribute:
             value, own = int(self._attribute(attribute)), modules[attribute.module].__dict__
             old = own[attribute.name]
             if attribute.position >= 0:

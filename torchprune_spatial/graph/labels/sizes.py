@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -30,7 +30,7 @@ class Relation:
     """The labels must lose as many as the terms that the code has for their number.
 
     Attributes:
-        labels: ``[size]``.
+        labels: ``[size]``; or ``[blocks, size]``, of which each block that is not removed as a whole is meant.
         terms: what the code computes the size from.
     """
 
@@ -46,13 +46,13 @@ class Factor:
         makers: labels of the weights of which the tensor is a linear function, ``[n]``.
         terms: the count.
         power: the power.
-        module: the module whose code it is.
+        module: the name of the module whose code it is.
     """
 
     makers: torch.Tensor
     terms: Terms
     power: float
-    module: nn.Module | None
+    module: str
 
 
 class Sizes(TorchFunctionMode):
@@ -64,9 +64,9 @@ class Sizes(TorchFunctionMode):
         numbers: the uses of counts.
     """
 
-    def __init__(self, following: Following):
+    def __init__(self, following: Following, names: Mapping[nn.Module, str] | None = None):
         super().__init__()
-        self.following, self.numbers = following, Numbers()
+        self.following, self.numbers, self._names = following, Numbers(), names or {}
         self.relations: list[Relation] = []
         self.factors: list[Factor] = []
 
@@ -158,7 +158,7 @@ class Sizes(TorchFunctionMode):
     # ---- demands of the code
 
     def demand(self, labels: torch.Tensor, size: Any) -> None:
-        """Note that the number of some labels ``[size]`` is a given size: freeze them if that is a plain number."""
+        """Note that the number of some labels, as in a `Relation`, is a given size: freeze them if that is plain."""
         size = self.recognized(size)
         if isinstance(size, Count) and size.terms:
             self.relations.append(Relation(labels, size.terms))
@@ -195,7 +195,7 @@ class Sizes(TorchFunctionMode):
             rows = track.movedim(free, -1).reshape(-1, track.shape[free])
             self.following.equal(rows)
             if isinstance(sizes[free], Count):
-                self.demand(rows[0], sizes[free])
+                self.demand(rows, sizes[free])
         return result
 
     def _is_rigid(self, size: Any) -> bool:
@@ -298,7 +298,7 @@ class Sizes(TorchFunctionMode):
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""
         makers = self.following.storages.makers(tensor)
         if makers is not None:
-            self.factors.append(Factor(makers, terms, power, _module_running()))
+            self.factors.append(Factor(makers, terms, power, self._names.get(_module_running(), "")))
         return makers is not None
 
     def filled(self, result: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
@@ -513,7 +513,7 @@ BEFORE: dict[Any, Watch] = {
 """What to do before functions that multiply by values."""
 
 
-def _module_running() -> nn.Module | None:
+def _module_running() -> Any:
     frame: Any = inspect.currentframe()
     while frame is not None:
         module = frame.f_locals.get("self")
