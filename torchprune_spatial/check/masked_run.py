@@ -46,7 +46,7 @@ class MaskedRun:
     def __init__(self, graph: ChannelGraph, forward: Forward = call_model):
         self.graph, self.forward = graph, forward
         self._model = copy.deepcopy(graph.model)
-        self._classes, self._axes = copy.deepcopy((graph.channels.classes, graph.channels.axes))
+        self._known = copy.deepcopy(graph.channels.known())
         names = {module: name for name, module in graph.model.named_modules()}
         self._customized = {names[module]: same for module, same in graph.customized().items()}
 
@@ -71,16 +71,16 @@ class MaskedRun:
             ValueError: a removed channel reaches an output, or is tied to channels that are still there.
         """
         removed = self.graph.channels.removed.nonzero().flatten()
-        gone = torch.zeros(len(self._classes.root), dtype=torch.bool)
-        gone[self._classes.of(removed)] = True
+        gone = torch.zeros(len(self._known.classes.root), dtype=torch.bool)
+        gone[self._known.classes.of(removed)] = True
         if gone[FROZEN]:
             raise ValueError("graph had removed channels before; expected a MaskedRun that is made before pruning")
         model, results = copy.deepcopy(self._model), list[Any]()
-        _set_to_zero(model, self._axes, gone[self._classes.root])
+        _set_to_zero(model, self._known.axes, gone[self._known.classes.root])
         traced = trace(
             model,
             lambda: results.append(self.forward(model, copy.deepcopy(inputs))),  # some networks write into them
-            known=(self._classes, self._axes),
+            known=self._known,
             customized={model.get_submodule(name): same for name, same in self._customized.items()},
             dispatch=lambda following: _MaskedDispatch(following, gone),
         )

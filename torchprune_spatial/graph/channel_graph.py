@@ -290,7 +290,7 @@ class ChannelGraph(DependencyGraph):
             again = trace(
                 self.model,
                 self._forward,
-                known=(self.channels.classes, self.channels.axes),
+                known=self.channels.known(),
                 customized=self.customized(),
             )
         single = {int(self.channels.classes.of(labels)) for labels in self.channels.axes.values() if len(labels) == 1}

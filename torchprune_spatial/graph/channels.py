@@ -15,7 +15,7 @@ from .labels.classes import FROZEN
 from .labels.counts import Attribute, Labels, Terms
 from .labels.moves import Moves, linear
 from .labels.sizes import Relation
-from .labels.trace import Traced
+from .labels.trace import Known, Traced
 
 Owners = dict[str, list[tuple[nn.Module, str]]]
 
@@ -46,13 +46,14 @@ class Channels:
         classes: the classes of labels.
         axes: the labels of each dimension of each parameter, as far as they are not removed.
         order: names of the layers, in the order in which they ran.
+        equal_counts: tensors of labels ``[blocks, size]``: each block must lose equally many.
         removed: the classes that are removed, ``[labels]`` bool.
     """
 
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        self._equal_counts = traced.equal_counts
+        self.equal_counts = traced.equal_counts
         self._by_attribute: dict[Attribute, Relation] = {}
         self._solve()
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
@@ -65,13 +66,17 @@ class Channels:
         self._solve()
 
     def _solve(self) -> None:
-        moves = Moves(self.classes, self._equal_counts, self._relations, self._numbers)
+        moves = Moves(self.classes, self.equal_counts, self._relations, self._numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
         for relation in self._relations:
             terms = linear(relation.terms, self._numbers, self._numbers.values)
             unknown = [variable for variable, _ in terms if isinstance(variable, Attribute)]
             if len(unknown) == 1:
                 self._by_attribute.setdefault(unknown[0], relation)
+
+    def known(self) -> Known:
+        """The labels, for following the channels again."""
+        return Known(self.classes, self.axes, self.equal_counts)
 
     def why(self, labels: torch.Tensor) -> str:
         """Why some of the labels cannot be removed; empty if all can."""

@@ -100,6 +100,7 @@ def base_name(name: str) -> str:
     *("_prelu_kernel", "lerp", "addcmul", "addcdiv", "fill", "nan_to_num", "threshold", "hardtanh", "bernoulli"),
     *("rrelu_with_noise", "copysign", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
     *("clone", "_to_copy", "alias", "detach", "lift_fresh", "normal", "uniform", "zero", "polar", "complex", "clamp"),
+    "hardswish",
     *("_conj", "_conj_physical", "_neg_view", "resolve_conj", "resolve_neg", "tril", "triu", "celu", "cumprod"),
 )
 def elementwise(following: Following, call: Call) -> None:

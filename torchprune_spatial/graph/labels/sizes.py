@@ -213,10 +213,7 @@ class Sizes(TorchFunctionMode):
         grid = track.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims), -2)
         grid = grid.reshape(-1, *grid.shape[-2:])
         for blocks in reversed(self.following.equal_counts):
-            block_of = torch.full((len(classes.root),), -1)
-            rows = torch.arange(len(blocks)).unsqueeze(1).expand_as(blocks)
-            block_of[classes.of(blocks)] = rows
-            block = block_of[classes.of(grid)]
+            block = self.following.blocks_of(grid, blocks)
             if (block < 0).any():
                 continue
             if bool((block == block[..., :1]).all()):

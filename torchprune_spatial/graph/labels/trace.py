@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -57,6 +57,18 @@ class Traced:
     averages: set[str]
     unknown: set[str]
     order: list[str]
+
+
+class Known(NamedTuple):
+    """Labels that parameters have already.
+
+    Attributes:
+        classes, axes, equal_counts: as in `Traced`.
+    """
+
+    classes: LabelClasses
+    axes: Axes
+    equal_counts: list[torch.Tensor]
 
 
 class Dispatch(TorchDispatchMode):
@@ -118,7 +130,7 @@ def trace(
     model: nn.Module,
     forward: Callable[[], Any],
     *,
-    known: tuple[LabelClasses, Axes] | None = None,
+    known: Known | None = None,
     customized: Mapping[nn.Module, bool] | None = None,
     frozen: Mapping[str, str] | None = None,
     dispatch: Callable[[Following], Dispatch] = Dispatch,
@@ -134,14 +146,14 @@ def trace(
         frozen: names of parameters that must not be changed, with the reasons.
         dispatch: what runs and labels the operations.
     """
-    known_classes, known_axes = known or (None, None)
-    following = Following(LabelClasses() if known_classes is None else known_classes.watched())
+    following = Following(LabelClasses() if known is None else known.classes.watched())
+    following.equal_counts += [] if known is None else known.equal_counts
     sizes = Sizes(following, {module: name for name, module in model.named_modules()})
     customized = customized or {}
     with contextlib.ExitStack() as stack:
         for context in (evaluating(model), restoring_attributes(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH)):
             stack.enter_context(context)
-        axes, order = label_parameters(model, following, known_axes), []
+        axes, order = label_parameters(model, following, None if known is None else known.axes), []
         for (name, _), labels in axes.items():
             if reason := (frozen or {}).get(name):
                 following.freeze(labels, reason)
