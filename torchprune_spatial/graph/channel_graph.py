@@ -19,6 +19,7 @@ from resolution_scaling.ground.meta import call_on_meta, with_values
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from .channels import Channels, Coupled
+from .factors import Owners, settle_factors
 from .labels.classes import FROZEN
 from .labels.trace import trace
 from .private_names import group_item, name_modules, record
@@ -118,6 +119,7 @@ class ChannelGraph(DependencyGraph):
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
         traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
+        settle_factors(traced, model, self._forward, owners_of(model)[0])
         self.channels = Channels(traced)
         self._bind()
         if verify:
@@ -349,17 +351,7 @@ class ChannelGraph(DependencyGraph):
 
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
-        self._owners: dict[str, list[tuple[nn.Module, str]]] = {}
-        same_name: dict[str, str] = {}
-        first_name: dict[int, str] = {}
-        for path, module in self.model.named_modules():
-            for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
-                if tensor is not None:
-                    name = f"{path}.{attribute}" if path else attribute
-                    known = first_name.setdefault(id(tensor), name)
-                    if known != name:
-                        same_name[name] = known
-                    self._owners.setdefault(known, []).append((module, attribute))
+        self._owners, same_name = owners_of(self.model)
         self.sides = sides_of(self, self.channels.axes, same_name)
         order = {name: i for i, name in enumerate(self.channels.order)}
         self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
@@ -496,3 +488,19 @@ def _fit_numbers(side: Side) -> None:
 
 def _same(outputs: Any) -> Any:
     return outputs
+
+
+def owners_of(model: nn.Module) -> tuple[Owners, dict[str, str]]:
+    """The owners of all parameters and buffers, and the first names of those that have several."""
+    owners: Owners = {}
+    same_name: dict[str, str] = {}
+    first_name: dict[int, str] = {}
+    for path, module in model.named_modules():
+        for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                name = f"{path}.{attribute}" if path else attribute
+                known = first_name.setdefault(id(tensor), name)
+                if known != name:
+                    same_name[name] = known
+                owners.setdefault(known, []).append((module, attribute))
+    return owners, same_name

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import torch
 import torch.nn as nn
 
+from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
 from .labels.counts import Attribute, Labels, Terms
 from .labels.moves import Moves, linear
 from .labels.trace import Traced
-
-Owners = dict[str, list[tuple[nn.Module, str]]]
 
 
 @dataclass
@@ -53,7 +51,6 @@ class Channels:
         moves = Moves(traced.classes, traced.equal_counts, traced.relations, traced.numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
-        self._modules = {factor.module: None for factor in self._factors}
 
     def why(self, labels: torch.Tensor) -> str:
         """Why some of the labels cannot be removed; empty if all can."""
@@ -147,7 +144,7 @@ class Channels:
         for factor, old in zip(self._factors, before, strict=True):
             new = self._value(factor.terms)
             if new != old and new and old:
-                self._scale(factor.makers, float(old / new) ** factor.power, model, owners)
+                scale_weights(self.axes, factor.makers, float(old / new) ** factor.power, owners)
 
     def _lost(self, labels: torch.Tensor) -> int:
         return int(self.removed[self.classes.of(labels)].sum())
@@ -193,37 +190,3 @@ class Channels:
                 own[attribute.name] = torch.Size(items) if isinstance(old, torch.Size) else type(old)(items)
             elif isinstance(old, int):
                 own[attribute.name] = value
-
-    @torch.no_grad()
-    def _scale(self, makers: torch.Tensor, scale: float, model: nn.Module, owners: Owners) -> None:
-        """Multiply the weights with some labels, and the biases beside them."""
-        wanted = torch.zeros(len(self.classes.root), dtype=torch.bool)
-        wanted[makers] = True
-        for (name, dim), labels in self.axes.items():
-            rows = wanted[labels]
-            if not rows.any():
-                continue
-            for module, attribute in owners[name]:
-                self._scale_rows(module, attribute, dim, rows, scale)
-            module, attribute = owners[name][0]
-            bias = f"{attribute.removesuffix('weight')}bias" if attribute.endswith("weight") else ""
-            if (
-                bias
-                and module._parameters.get(bias) is not None
-                and not bool(wanted[self._labels_of(name, bias)].any())
-            ):
-                self._scale_rows(module, bias, 0, rows, scale)
-
-    def _labels_of(self, name: str, bias: str) -> torch.Tensor:
-        return self.axes.get((f"{name.rpartition('.')[0]}.{bias}".lstrip("."), 0), torch.zeros(0, dtype=torch.long))
-
-    @staticmethod
-    def _scale_rows(module: nn.Module, attribute: str, dim: int, rows: torch.Tensor, scale: float) -> None:
-        tensor: Any = module._parameters.get(attribute)
-        if tensor is None:
-            return
-        factors = torch.ones(len(rows), dtype=tensor.dtype).masked_fill(rows, scale).to(tensor.device)
-        shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
-        scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
-        scaled.grad = tensor.grad
-        module._parameters[attribute] = scaled

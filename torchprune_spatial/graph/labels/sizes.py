@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -38,21 +37,23 @@ class Relation:
     terms: Terms
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Factor:
     """A factor of a tensor that is a power of a count, such as the scale of attention.
 
     Attributes:
         makers: labels of the weights of which the tensor is a linear function, ``[n]``.
+        candidates: what else may take their place: the makers of what the tensor is multiplied with.
+        places: positions of the calls in which the tensor is multiplied, among all calls of functions in `BEFORE`.
         terms: the count.
         power: the power.
-        module: the module whose code it is.
     """
 
     makers: torch.Tensor
+    candidates: list[torch.Tensor]
+    places: list[int]
     terms: Terms
     power: float
-    module: nn.Module | None
 
 
 class Sizes(TorchFunctionMode):
@@ -69,12 +70,14 @@ class Sizes(TorchFunctionMode):
         self.following, self.numbers = following, Numbers()
         self.relations: list[Relation] = []
         self.factors: list[Factor] = []
+        self._place = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function; then note what its sizes demand."""
         kwargs = kwargs or {}
         watch = WATCHED.get(function)
         if function in BEFORE:
+            self._place += 1
             BEFORE[function](self, *args, **kwargs)
         result = function(*args, **kwargs)
         if watch is not None:
@@ -297,9 +300,37 @@ class Sizes(TorchFunctionMode):
     def factor(self, tensor: torch.Tensor, terms: Terms, power: float) -> bool:
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""
         makers = self.following.storages.makers(tensor)
-        if makers is not None:
-            self.factors.append(Factor(makers, terms, power, _module_running()))
-        return makers is not None
+        if makers is None:
+            return False
+        for factor in self.factors:  # of a module that is called twice
+            if (
+                torch.equal(factor.makers, makers)
+                and factor.power == power
+                and self._key(factor.terms) == self._key(terms)
+            ):
+                factor.places.append(self._place)
+                return True
+        self.factors.append(Factor(makers, [makers], [self._place], terms, power))
+        return True
+
+    def _key(self, terms: Terms) -> set[tuple[tuple[Any, ...], Fraction]]:
+        """Terms in a form in which equal ones are equal."""
+        classes = self.following.classes
+        return {
+            (tuple(tuple(classes.of(v.labels).tolist()) if isinstance(v, Labels) else v for v in product), factor)
+            for product, factor in terms.items()
+        }
+
+    def find_candidates(self) -> None:
+        """After the forward pass: find what the tensors with factors are multiplied with."""
+        classes = self.following.classes
+        for factor in self.factors:
+            own = set(classes.of(factor.makers).tolist())
+            for pair in self.following.products:
+                for one, other in (pair, pair[::-1]):
+                    known = any(torch.equal(other, candidate) for candidate in factor.candidates)
+                    if not known and set(classes.of(one).tolist()) == own:
+                        factor.candidates.append(other)
 
     def filled(self, result: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
         """Label a new tensor whose size is a count: it has as many channels as that."""
@@ -511,13 +542,3 @@ BEFORE: dict[Any, Watch] = {
     **dict.fromkeys((torch.Tensor.div, torch.Tensor.div_, torch.div, torch.true_divide), _before_quotient),
 }
 """What to do before functions that multiply by values."""
-
-
-def _module_running() -> nn.Module | None:
-    frame: Any = inspect.currentframe()
-    while frame is not None:
-        module = frame.f_locals.get("self")
-        if isinstance(module, nn.Module):
-            return module
-        frame = frame.f_back
-    return None

@@ -45,6 +45,7 @@ class LabelledStorages:
 
     def __init__(self, classes: LabelClasses):
         self.classes = classes
+        self.parameters: set[tuple[int, int]] = set()
         self._labelled: dict[tuple[int, int], _Labelled] = {}
         self._sweep_at = SWEEP
 

@@ -152,6 +152,7 @@ def trace(
         for tensor in tensors_in(outputs):
             for track in following.get(tensor) if _has_storage(tensor) else ():
                 following.classes.freeze(track, OUTPUT)
+    sizes.find_candidates()
     for used in sizes.numbers.as_values:
         if not used.explained:
             sizes.numbers.fix(used.terms)
@@ -198,6 +199,7 @@ def _label_parameters(model: nn.Module, following: Following, known: Axes | None
                 axes[name, dim] = following.classes.new(size * of_groups)
             tracks.append(track_of(axes[name, dim], tensor, dim))
         following.storages.set(tensor, tracks)
+        following.storages.parameters.add(storage_key(tensor))
     return axes
 
 
