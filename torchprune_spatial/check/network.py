@@ -123,7 +123,7 @@ def _check_channels(
     for name, why in graph.left_alone.items():
         if name not in outputs and modules[name] not in ignored:
             layers.setdefault(why, []).append(name)
-    problems = [NetworkProblem(tuple(names), f"left alone, because {why}", "") for why, names in layers.items()]
+    problems = [NetworkProblem(tuple(names), f"left alone: {why}", "") for why, names in layers.items()]
     groups = sum(1 for _ in graph.get_all_groups())
     return NetworkCheck(
         problems,

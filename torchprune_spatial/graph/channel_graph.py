@@ -325,7 +325,7 @@ class ChannelGraph(DependencyGraph):
                 side.labels = self.channels.axes[side.keys[0]]
             _fit_numbers(side)
         for root, coupled in self._coupled.items():
-            root.size = len(coupled.classes)
+            root.size = len(coupled.classes)  # type: ignore[assignment]
             self.out_channel_groups[root] = max(1, len(coupled.blocks))
 
     @contextlib.contextmanager
@@ -381,7 +381,7 @@ class ChannelGraph(DependencyGraph):
                     root = CoupledChannels(len(found.classes))
                     self.module2node[root] = Node(root, None, name)
                     self._names[root] = name
-                root.size = len(found.classes)
+                root.size = len(found.classes)  # type: ignore[assignment]
                 coupled[root] = found
                 self.out_channel_groups[root] = max(1, len(found.blocks))
             self._roots += [] if root is None else [root]
@@ -457,7 +457,7 @@ class ChannelGraph(DependencyGraph):
                 removals.append((root, handler, idxs.flatten().sort().values.tolist()))
             try:
                 for root, handler, picks in removals:
-                    self.get_pruning_group(root, handler, picks).prune()
+                    self.get_pruning_group(root, handler, picks).prune(record_history=False)
                 wrong = self.verify()
             except Exception as error:
                 return f"the network fails without it ({sentence(error)})"

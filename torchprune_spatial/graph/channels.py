@@ -59,7 +59,7 @@ class Channels:
         texts = [self.classes.reasons[reason] for reason in dict.fromkeys(reasons)]
         if not texts:
             return ""
-        some = f"{len(frozen)} of {len(labels)}: " if len(frozen) < len(labels) else ""
+        some = f"{len(frozen)} of {len(labels)} channels: " if len(frozen) < len(labels) else ""
         return some + "; ".join(text or "it is tied to channels that cannot be removed" for text in texts[:2])
 
     def within_reach(self, model: nn.Module) -> float:

@@ -59,7 +59,7 @@ class ReadNetwork:
                 "regions. Criteria can share calibration data: SpatialMaskImportance(importance.calibration)"
             )
         self.importance, self.model = importance, model
-        chosen: dict[str, Any] = {"forward_fn": call_model, "verbose": False} | dict(options or {})
+        chosen: dict[str, Any] = {"forward_fn": call_model, "verify": False} | dict(options or {})
         chosen["customized_pruners"] = {**CUSTOMIZED_PRUNERS, **(chosen.get("customized_pruners") or {})}
         # Torch-Pruning leaves its hooks behind if a forward pass fails
         with evaluating(model), restoring_hooks(model), torch.enable_grad():

@@ -78,9 +78,7 @@ class Dispatch(TorchDispatchMode):
             return result
         rule = rule_for(function)
         if rule is not None:
-            defaults = [a.default_value if a.has_default_value() else None for a in function._schema.arguments]
-            args = (*args, *(d for a, d in zip(function._schema.arguments[len(args):], defaults[len(args):], strict=True)
-                             if not a.kwarg_only and a.name not in (kwargs or {})))  # fmt: skip
+            args = (*args, *_defaults(function._schema.arguments[len(args) :], kwargs or {}))
             name = function._schema.name.split("::")[1]
             call = Call(base_name(name), args, kwargs or {}, result, function)
             rule(self.following, call)
@@ -101,6 +99,15 @@ class Dispatch(TorchDispatchMode):
         name = function._schema.name.split("::")[1]
         in_place = name.endswith("_") and outputs[0] is source and name not in IN_PLACE_VIEWS
         return not in_place and all(storage_key(output) == storage_key(source) for output in outputs)
+
+
+def _defaults(left: list[Any], given: Mapping[str, Any]) -> list[Any]:
+    """The values of positional arguments that were left out."""
+    return [
+        argument.default_value if argument.has_default_value() else None
+        for argument in left
+        if not argument.kwarg_only and argument.name not in given
+    ]
 
 
 def trace(

@@ -120,7 +120,8 @@ class Follower:
 
     def removable(self, x: Labelled) -> Labelled:
         """Without the labels that are frozen already: what cannot be removed does not tie what can to anything."""
-        return Labelled(x.shape, lambda index: [labels - self.frozen for labels in x.at[index]])
+        frozen = self.frozen.union(*(self.sets.get(label, ()) for label in self.frozen))
+        return Labelled(x.shape, lambda index: [labels - frozen for labels in x.at[index]])
 
     def combine(self, a: Labelled, b: Labelled) -> Labelled:
         """Element-wise combination, with broadcasting."""
