@@ -51,6 +51,7 @@ class Channels:
         moves = Moves(traced.classes, traced.equal_counts, traced.relations, traced.numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self._at_first = [self._value(factor.terms) for factor in self._factors]
 
     def why(self, labels: torch.Tensor) -> str:
         """Why some of the labels cannot be removed; empty if all can."""
@@ -145,6 +146,11 @@ class Channels:
             new = self._value(factor.terms)
             if new != old and new and old:
                 scale_weights(self.axes, factor.makers, float(old / new) ** factor.power, owners)
+
+    def changes_of_factors(self) -> list[float]:
+        """How the factors of tensors have changed: what each is now, divided by what it was at first."""
+        pairs = zip(self._factors, self._at_first, strict=True)
+        return [float(self._value(factor.terms) / first) ** factor.power for factor, first in pairs if first]
 
     def _lost(self, labels: torch.Tensor) -> int:
         return int(self.removed[self.classes.of(labels)].sum())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .following import OF_TRACKS, Following, Tracks, tensors_in
+from .steps import base_name
 from .storages import storage_key
 
 
@@ -79,11 +80,6 @@ def rule_for(function: Any) -> Rule | None:
     if name in RULES:
         return RULES[name]
     return RULES["add"] if torch.Tag.pointwise in function.tags else None
-
-
-def base_name(name: str) -> str:
-    """The name of an operation without the underscore of its in-place form."""
-    return name if name.startswith("__") else name.rstrip("_")
 
 
 @register_rule(

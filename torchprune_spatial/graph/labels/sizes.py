@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from .classes import varying
 from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
@@ -482,6 +483,27 @@ def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any) -> Any:
             elif isinstance(i, int):
                 sizes.pick(x, dim)
             dim += i.dim() if isinstance(i, torch.Tensor) and i.dtype == torch.bool else 1
+    return result
+
+
+@_watch(torch.Tensor.__setitem__)
+def _setitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any, value: Any) -> Any:
+    return _getitem(sizes, result, x, index)
+
+
+@_watch(torch.roll, torch.Tensor.roll)
+def _roll(sizes: Sizes, result: Any, x: torch.Tensor, shifts: Any, dims: Any = ()) -> Any:
+    pairs = [(shifts, dims)] if isinstance(dims, int) else zip(_flat((shifts,)), dims, strict=False)
+    for shift, dim in pairs:
+        sizes.cut(x, int(dim) % x.dim(), None, -shift)  # what comes from one end to the other
+    return result
+
+
+@_watch(torch.tensor, torch.as_tensor, torch.scalar_tensor)
+def _values(sizes: Sizes, result: Any, data: Any, *_: Any, **__: Any) -> Any:
+    for count in tree_leaves(data):
+        if isinstance(count, Count):
+            float(count)  # it is used as a value
     return result
 
 

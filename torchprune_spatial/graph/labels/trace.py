@@ -19,8 +19,9 @@ from . import moving_rules  # noqa: F401  (registers its rules)
 from .classes import LabelClasses
 from .counts import Numbers, labels_in
 from .following import Following, tensors_in
-from .rules import Call, base_name, rule_for
+from .rules import Call, rule_for
 from .sizes import Factor, Relation, Sizes
+from .steps import Step, base_name, steps_of
 from .storages import storage_key
 
 Axes = dict[tuple[str, int], torch.Tensor]
@@ -49,6 +50,7 @@ class Traced:
         numbers: which attributes must keep their values.
         averages: operations that averaged over labels.
         unknown: operations without a rule.
+        steps: all operations.
         order: names of the layers, in the order in which they ran.
     """
 
@@ -60,6 +62,7 @@ class Traced:
     numbers: Numbers
     averages: set[str]
     unknown: set[str]
+    steps: list[Step]
     order: list[str]
 
 
@@ -73,9 +76,15 @@ class Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         inputs, outputs = tensors_in((args, kwargs)), tensors_in(result)
+        of_sum = any(_has_storage(tensor) and self.following.storages.of_sum(tensor) for tensor in inputs)
+        self.following.steps += steps_of(function, args, kwargs or {}, of_sum)
         labelled = [tensor for tensor in inputs if _has_storage(tensor) and tensor in self.following.storages]
         if not labelled or not outputs or self._is_view(function, inputs[0], outputs):
             return result
+        for tensor in labelled:
+            positions = self.following.storages.positions(tensor)
+            if positions is not None:
+                self.following.freeze(positions, "the code computes with its position")
         rule = rule_for(function)
         if rule is not None:
             args = (*args, *_defaults(function._schema.arguments[len(args) :], kwargs or {}))
@@ -174,6 +183,7 @@ def trace(
         sizes.numbers,
         following.averages,
         following.unknown,
+        following.steps,
         list(dict.fromkeys(order)),
     )
 
