@@ -11,13 +11,12 @@ import torch
 import torch.nn as nn
 
 from .attention import scales_queries
+from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
 from .labels.counts import Attribute, Labels, Terms
 from .labels.moves import Moves, linear
 from .labels.sizes import Relation
 from .labels.trace import Known, Traced
-
-Owners = dict[str, list[tuple[nn.Module, str]]]
 
 
 @dataclass
@@ -57,6 +56,7 @@ class Channels:
         self._by_attribute: dict[Attribute, Relation] = {}
         self._solve()
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self._at_first = [self._value(factor.terms) for factor in self._factors]
 
     def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
         """Unite the labels at equal positions of the tensors of each group, and solve what is demanded again."""
@@ -170,10 +170,15 @@ class Channels:
         for factor, old in zip(self._factors, before, strict=True):
             new = self._value(factor.terms)
             if new != old and new and old:
-                self._scale(factor.makers, float(old / new) ** factor.power, model, owners)
+                scale_weights(self.axes, factor.makers, float(old / new) ** factor.power, owners)
                 module: Any = model.get_submodule(factor.module)
                 if scales_queries(module):  # `update_attention` has nothing left to do
                     module.scale = float(new) ** factor.power
+
+    def changes_of_factors(self) -> list[float]:
+        """How the factors of tensors have changed: what each is now, divided by what it was at first."""
+        pairs = zip(self._factors, self._at_first, strict=True)
+        return [float(self._value(factor.terms) / first) ** factor.power for factor, first in pairs if first]
 
     def _lost(self, labels: torch.Tensor) -> int:
         return int(self.removed[self.classes.of(labels)].sum())
@@ -217,37 +222,3 @@ class Channels:
                 own[attribute.name] = torch.Size(items) if isinstance(old, torch.Size) else type(old)(items)
             elif isinstance(old, int):
                 own[attribute.name] = value
-
-    @torch.no_grad()
-    def _scale(self, makers: torch.Tensor, scale: float, model: nn.Module, owners: Owners) -> None:
-        """Multiply the weights with some labels, and the biases beside them."""
-        wanted = torch.zeros(len(self.classes.root), dtype=torch.bool)
-        wanted[makers] = True
-        for (name, dim), labels in self.axes.items():
-            rows = wanted[labels]
-            if not rows.any():
-                continue
-            for module, attribute in owners[name]:
-                self._scale_rows(module, attribute, dim, rows, scale)
-            module, attribute = owners[name][0]
-            bias = f"{attribute.removesuffix('weight')}bias" if attribute.endswith("weight") else ""
-            if (
-                bias
-                and module._parameters.get(bias) is not None
-                and not bool(wanted[self._labels_of(name, bias)].any())
-            ):
-                self._scale_rows(module, bias, 0, rows, scale)
-
-    def _labels_of(self, name: str, bias: str) -> torch.Tensor:
-        return self.axes.get((f"{name.rpartition('.')[0]}.{bias}".lstrip("."), 0), torch.zeros(0, dtype=torch.long))
-
-    @staticmethod
-    def _scale_rows(module: nn.Module, attribute: str, dim: int, rows: torch.Tensor, scale: float) -> None:
-        tensor: Any = module._parameters.get(attribute)
-        if tensor is None:
-            return
-        factors = torch.ones(len(rows), dtype=tensor.dtype).masked_fill(rows, scale).to(tensor.device)
-        shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
-        scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
-        scaled.grad = tensor.grad
-        module._parameters[attribute] = scaled

@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .classes import LabelClasses, compressed, varying
+from .steps import Step
 from .storages import LabelledStorages
 
 Tracks = list[torch.Tensor]
@@ -28,6 +29,8 @@ class Following:
         averages: names of operations that averaged over labels (norms, softmax, means). Removing a channel changes
             what these compute from the others.
         unknown: names of operations without a rule; the labels that they touched are frozen.
+        steps: all operations, in order.
+        products: pairs of ``makers``, as for `LabelledStorages.set`, of tensors that are multiplied with each other.
     """
 
     def __init__(self, classes: LabelClasses):
@@ -35,6 +38,8 @@ class Following:
         self.equal_counts: list[torch.Tensor] = []
         self.averages: set[str] = set()
         self.unknown: set[str] = set()
+        self.steps: list[Step] = []
+        self.products: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def get(self, tensor: torch.Tensor) -> Tracks:
         """The compressed tracks of a tensor."""

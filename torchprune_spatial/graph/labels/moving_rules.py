@@ -168,6 +168,11 @@ def reduce(following: Following, call: Call) -> None:
             kept = [size for dim, size in enumerate(left.shape) if dim not in dims]
             tracks.append(left if keeps else left.reshape(kept))
     following.set(call.result, tracks)
+    reduced = [track.flatten() for track in following.get(x) if varying(track) & dims]
+    if reduced and call.name in ("sum", "nansum"):
+        following.storages.mark(call.output)
+    if reduced and call.name in ("max", "min", "median") and len(tensors_in(call.result)) == 2:
+        following.storages.mark(call.result[1], positions=torch.cat(reduced))
 
 
 def reduced_dims(call: Call, x: torch.Tensor) -> set[int]:

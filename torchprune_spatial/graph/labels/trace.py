@@ -21,9 +21,10 @@ from .classes import LabelClasses
 from .counts import Numbers, labels_in
 from .following import Following, tensors_in
 from .parameters import Axes, has_storage, label_parameters
-from .rules import Call, base_name, rule_for
+from .rules import Call, rule_for
 from .sizes import Factor, Relation, Sizes
 from .special_layers import WHOLE, AttentionLayer, OpaqueLayer, WholeLayer
+from .steps import Step, base_name, steps_of
 from .storages import storage_key
 
 OUTPUT = "an output of the network"
@@ -45,6 +46,7 @@ class Traced:
         numbers: which attributes must keep their values.
         averages: operations that averaged over labels.
         unknown: operations without a rule.
+        steps: all operations.
         order: names of the layers, in the order in which they ran.
     """
 
@@ -56,6 +58,7 @@ class Traced:
     numbers: Numbers
     averages: set[str]
     unknown: set[str]
+    steps: list[Step]
     order: list[str]
 
 
@@ -81,9 +84,15 @@ class Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         inputs, outputs = tensors_in((args, kwargs)), tensors_in(result)
+        of_sum = any(has_storage(tensor) and self.following.storages.of_sum(tensor) for tensor in inputs)
+        self.following.steps += steps_of(function, args, kwargs or {}, of_sum)
         labelled = [tensor for tensor in inputs if has_storage(tensor) and tensor in self.following.storages]
         if not labelled or not outputs or self._is_view(function, inputs[0], outputs):
             return result
+        for tensor in labelled:
+            positions = self.following.storages.positions(tensor)
+            if positions is not None:
+                self.following.freeze(positions, "the code computes with its position")
         rule = rule_for(function)
         if rule is not None:
             args = (*args, *_defaults(function._schema.arguments[len(args) :], kwargs or {}))
@@ -177,6 +186,7 @@ def trace(
         for tensor in tensors_in(outputs):
             for track in following.get(tensor) if has_storage(tensor) else ():
                 following.classes.freeze(track, OUTPUT)
+    sizes.find_candidates()
     for used in sizes.numbers.as_values:
         if not used.explained:
             sizes.numbers.fix(used.terms)
@@ -191,5 +201,6 @@ def trace(
         sizes.numbers,
         following.averages,
         following.unknown,
+        following.steps,
         list(dict.fromkeys(order)),
     )
