@@ -136,3 +136,17 @@ def scales_queries(module: nn.Module) -> bool:
         and _divides_by_head_dim(module)
         and not _normalizes_queries(module)
     )
+
+
+def head_parts(model: nn.Module, num_heads: Mapping[nn.Module, int]) -> list[list[tuple[nn.Module, int, int]]]:
+    """Where queries, keys and values are made, for each attention module of which the layers are in ``num_heads``.
+
+    Returns:
+        For each module ``(layer, which part of its outputs, number of parts)`` of the queries, keys and values.
+    """
+    found = []
+    for module in model.modules():
+        projections = _projections(module)
+        parts = [(layer, i, len(makes)) for layer, makes in projections.items() for i in range(len(makes))]
+        found += [parts] if parts and projections.keys() <= num_heads.keys() else []
+    return found

@@ -34,41 +34,40 @@ def following_channels(graph: ChannelGraph | None = None) -> Iterator[None]:
         ...     pruner = tp.pruner.BasePruner(model, example_inputs, importance, pruning_ratio=0.5)
         >>> pruner.step()
     """
-    made: list[ChannelGraph] = []
+    heads: dict[nn.Module, int] = {}
 
-    def make() -> ChannelGraph:
-        made.append(_Ready(graph) if graph is not None else ChannelGraph())  # type: ignore[arg-type]
-        return made[-1]
+    def make() -> Any:
+        return _Maker(graph, heads)
 
     def begin(original: Any, pruner: Any, *args: Any, **kwargs: Any) -> None:
-        bound = inspect.signature(original).bind(pruner, *args, **kwargs)
-        given = own_containers(dict(bound.arguments))
-        given.pop("self", None)
-        given.pop("args", None)
-        whole_heads = bool(given.get("prune_num_heads")) or any(given.get(name) for name in HEADS)
-        if not whole_heads:
-            given["num_heads"] = {}
+        given = own_containers(dict(inspect.signature(original).bind(pruner, *args, **kwargs).arguments))
+        del given["self"]
         given |= {"in_channel_groups": {}, "out_channel_groups": {}}
+        heads.clear()
+        if given.get("prune_num_heads") or any(given.get(name) for name in HEADS):
+            heads.update(given["num_heads"])
+        else:
+            given["num_heads"] = {}
         original(pruner, **given)
-        found: ChannelGraph = pruner.DG
         pruner.in_channel_groups.clear()
-        heads: dict[nn.Module, int] = dict(pruner.num_heads) if whole_heads else {}
         pruner.out_channel_groups.clear()
-        pruner.out_channel_groups.update(found.out_channel_groups | heads)
-        found.out_channel_groups = pruner.out_channel_groups
+        pruner.out_channel_groups.update(pruner.DG.out_channel_groups | given["num_heads"])
+        pruner.DG.out_channel_groups = pruner.out_channel_groups
 
     with pruners_with(make, begin):
         yield
 
 
-class _Ready:
-    """Stands for a graph that is built already."""
+class _Maker:
+    """Stands for a graph that is not built yet: builds it, or gives one that is built already."""
 
-    def __init__(self, graph: ChannelGraph):
-        self._graph = graph
+    def __init__(self, graph: ChannelGraph | None, heads: dict[nn.Module, int]):
+        self._graph, self._heads = graph, heads
 
-    def build_dependency(self, model: nn.Module, *_: Any, **__: Any) -> ChannelGraph:
-        """The graph, if it is that of the model."""
-        if model is not self._graph.model:
+    def build_dependency(self, model: nn.Module, *args: Any, **kwargs: Any) -> ChannelGraph:
+        """The graph of the model, with whole heads coupled if they are to be removed."""
+        graph = self._graph or ChannelGraph().build_dependency(model, *args, **kwargs)
+        if graph.model is not model:
             raise ValueError("graph is that of another model than the pruner's: build it for this one, or use graph.on")
-        return self._graph
+        graph.couple_heads(self._heads)
+        return graph

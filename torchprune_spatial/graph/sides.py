@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 
-from .labels.trace import Axes
+from .labels.parameters import Axes
 
 Key = tuple[str, int]
 """A dimension of a tensor: name of the parameter or buffer, and dimension."""

@@ -119,7 +119,7 @@ def _rows(
             yield row
     for relation in relations:
         row = defaultdict(Fraction)
-        for label in classes.of(relation.labels).tolist():
+        for label in classes.of(torch.atleast_2d(relation.labels)[0]).tolist():
             row[label] += 1
         for variable, factor in linear(relation.terms, numbers, numbers.values):
             if isinstance(variable, Labels):

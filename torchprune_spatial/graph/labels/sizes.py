@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from .classes import varying
 from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
@@ -30,7 +31,7 @@ class Relation:
     """The labels must lose as many as the terms that the code has for their number.
 
     Attributes:
-        labels: ``[size]``.
+        labels: ``[size]``; or ``[blocks, size]``, of which each block that is not removed as a whole is meant.
         terms: what the code computes the size from.
     """
 
@@ -38,21 +39,25 @@ class Relation:
     terms: Terms
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Factor:
     """A factor of a tensor that is a power of a count, such as the scale of attention.
 
     Attributes:
         makers: labels of the weights of which the tensor is a linear function, ``[n]``.
+        candidates: what else may take their place: the makers of what the tensor is multiplied with.
+        places: positions of the calls in which the tensor is multiplied, among all calls of functions in `BEFORE`.
         terms: the count.
         power: the power.
-        module: the module whose code it is.
+        module: the name of the module whose code it is.
     """
 
     makers: torch.Tensor
+    candidates: list[torch.Tensor]
+    places: list[int]
     terms: Terms
     power: float
-    module: nn.Module | None
+    module: str
 
 
 class Sizes(TorchFunctionMode):
@@ -64,17 +69,19 @@ class Sizes(TorchFunctionMode):
         numbers: the uses of counts.
     """
 
-    def __init__(self, following: Following):
+    def __init__(self, following: Following, names: Mapping[nn.Module, str] | None = None):
         super().__init__()
-        self.following, self.numbers = following, Numbers()
+        self.following, self.numbers, self._names = following, Numbers(), names or {}
         self.relations: list[Relation] = []
         self.factors: list[Factor] = []
+        self._place = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function; then note what its sizes demand."""
         kwargs = kwargs or {}
         watch = WATCHED.get(function)
         if function in BEFORE:
+            self._place += 1
             BEFORE[function](self, *args, **kwargs)
         result = function(*args, **kwargs)
         if watch is not None:
@@ -158,7 +165,7 @@ class Sizes(TorchFunctionMode):
     # ---- demands of the code
 
     def demand(self, labels: torch.Tensor, size: Any) -> None:
-        """Note that the number of some labels ``[size]`` is a given size: freeze them if that is a plain number."""
+        """Note that the number of some labels, as in a `Relation`, is a given size: freeze them if that is plain."""
         size = self.recognized(size)
         if isinstance(size, Count) and size.terms:
             self.relations.append(Relation(labels, size.terms))
@@ -195,7 +202,7 @@ class Sizes(TorchFunctionMode):
             rows = track.movedim(free, -1).reshape(-1, track.shape[free])
             self.following.equal(rows)
             if isinstance(sizes[free], Count):
-                self.demand(rows[0], sizes[free])
+                self.demand(rows, sizes[free])
         return result
 
     def _is_rigid(self, size: Any) -> bool:
@@ -213,10 +220,7 @@ class Sizes(TorchFunctionMode):
         grid = track.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims), -2)
         grid = grid.reshape(-1, *grid.shape[-2:])
         for blocks in reversed(self.following.equal_counts):
-            block_of = torch.full((len(classes.root),), -1)
-            rows = torch.arange(len(blocks)).unsqueeze(1).expand_as(blocks)
-            block_of[classes.of(blocks)] = rows
-            block = block_of[classes.of(grid)]
+            block = self.following.blocks_of(grid, blocks)
             if (block < 0).any():
                 continue
             if bool((block == block[..., :1]).all()):
@@ -297,9 +301,39 @@ class Sizes(TorchFunctionMode):
     def factor(self, tensor: torch.Tensor, terms: Terms, power: float) -> bool:
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""
         makers = self.following.storages.makers(tensor)
-        if makers is not None:
-            self.factors.append(Factor(makers, terms, power, _module_running()))
-        return makers is not None
+        if makers is None:
+            return False
+        for factor in self.factors:  # of a module that is called twice
+            if (
+                torch.equal(factor.makers, makers)
+                and factor.power == power
+                and self._key(factor.terms) == self._key(terms)
+            ):
+                factor.places.append(self._place)
+                return True
+        self.factors.append(
+            Factor(makers, [makers], [self._place], terms, power, self._names.get(_module_running(), ""))
+        )
+        return True
+
+    def _key(self, terms: Terms) -> set[tuple[tuple[Any, ...], Fraction]]:
+        """Terms in a form in which equal ones are equal."""
+        classes = self.following.classes
+        return {
+            (tuple(tuple(classes.of(v.labels).tolist()) if isinstance(v, Labels) else v for v in product), factor)
+            for product, factor in terms.items()
+        }
+
+    def find_candidates(self) -> None:
+        """After the forward pass: find what the tensors with factors are multiplied with."""
+        classes = self.following.classes
+        for factor in self.factors:
+            own = set(classes.of(factor.makers).tolist())
+            for pair in self.following.products:
+                for one, other in (pair, pair[::-1]):
+                    known = any(torch.equal(other, candidate) for candidate in factor.candidates)
+                    if not known and set(classes.of(one).tolist()) == own:
+                        factor.candidates.append(other)
 
     def filled(self, result: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
         """Label a new tensor whose size is a count: it has as many channels as that."""
@@ -454,6 +488,27 @@ def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any) -> Any:
     return result
 
 
+@_watch(torch.Tensor.__setitem__)
+def _setitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any, value: Any) -> Any:
+    return _getitem(sizes, result, x, index)
+
+
+@_watch(torch.roll, torch.Tensor.roll)
+def _roll(sizes: Sizes, result: Any, x: torch.Tensor, shifts: Any, dims: Any = ()) -> Any:
+    pairs = [(shifts, dims)] if isinstance(dims, int) else zip(_flat((shifts,)), dims, strict=False)
+    for shift, dim in pairs:
+        sizes.cut(x, int(dim) % x.dim(), None, -shift)  # what comes from one end to the other
+    return result
+
+
+@_watch(torch.tensor, torch.as_tensor, torch.scalar_tensor)
+def _values(sizes: Sizes, result: Any, data: Any, *_: Any, **__: Any) -> Any:
+    for count in tree_leaves(data):
+        if isinstance(count, Count):
+            float(count)  # it is used as a value
+    return result
+
+
 @_watch(torch.zeros, torch.ones, torch.empty, torch.full, torch.randn, torch.rand)
 def _filled(sizes: Sizes, result: Any, *given: Any, size: Any = None, **_: Any) -> Any:
     return sizes.filled(
@@ -513,7 +568,7 @@ BEFORE: dict[Any, Watch] = {
 """What to do before functions that multiply by values."""
 
 
-def _module_running() -> nn.Module | None:
+def _module_running() -> Any:
     frame: Any = inspect.currentframe()
     while frame is not None:
         module = frame.f_locals.get("self")
