@@ -116,10 +116,16 @@ def positions(left: torch.Tensor, tensor: torch.Tensor, name: str) -> torch.Tens
 
 
 def outputs(model: nn.Module, network: Network) -> list[torch.Tensor]:
-    """What the network gives for its example, with the same random numbers at each call."""
-    torch.manual_seed(3)
+    """What the network gives for its example."""
     with torch.no_grad():
-        return [t for t in tensors_in(call_model(model, inputs_for(model, network))) if t.is_floating_point()]
+        found = tensors_in(run_seeded(model, inputs_for(model, network)))
+    return [tensor for tensor in found if tensor.is_floating_point()]
+
+
+def run_seeded(model: nn.Module, inputs: Any) -> Any:
+    """Call a model, with the same random numbers each time."""
+    torch.manual_seed(3)
+    return call_model(model, inputs)
 
 
 def inputs_for(model: nn.Module, network: Network) -> Any:

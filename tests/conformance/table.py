@@ -36,7 +36,8 @@ compute what they should.
 - **Pruned = masked**: whether the network, after 30 % of each group were removed at random, gives what the original
   gives with all the removed coordinates of its parameters at zero: to 1e-6 of the largest output, in float64. A norm
   over channels averages over fewer of them. Such networks are equal "with norms counted" if the norms of the pruned
-  network count the removed channels as zeros, as those of the masked one do.
+  network count the removed channels as zeros, as those of the masked one do; and "in the masked run" if the norms of
+  the masked one leave the removed channels out (`MaskedRun`).
 - **Compression**: parameters before, by parameters after half of each group was removed.
 - **Seconds**: to build the graph; in brackets, for one forward pass. One thread.
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from resolution_scaling.ground.calls import Forward, call_model
+from resolution_scaling.ground.models import evaluating
 
 from ..graph.channel_graph import ChannelGraph
 from ..graph.labels.classes import FROZEN
@@ -29,7 +30,7 @@ class MaskedRun:
 
     Make it before pruning. It keeps a copy of the network and of its labels, and finds out from the graph what has been
     removed since. The pruned network does not use the labels of activations, as this does: if these are wrong, the two
-    differ.
+    differ. They also do where code computes averages by itself, as ``x.sum(1) / x.shape[1]``.
 
     Args:
         graph: the graph with which the network will be pruned. The network should be in double precision; then the
@@ -46,7 +47,7 @@ class MaskedRun:
     def __init__(self, graph: ChannelGraph, forward: Forward = call_model):
         self.graph, self.forward = graph, forward
         self._model = copy.deepcopy(graph.model)
-        self._classes, self._axes = copy.deepcopy((graph.channels.classes, graph.channels.axes))
+        self._known = copy.deepcopy(graph.channels.known())
         names = {module: name for name, module in graph.model.named_modules()}
         self._customized = {names[module]: same for module, same in graph.customized().items()}
 
@@ -57,7 +58,7 @@ class MaskedRun:
             ValueError: the outputs have other shapes, or as for `outputs`.
         """
         expected = self.outputs(inputs)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.graph.model):
             found = tensors_in(self.forward(self.graph.model, copy.deepcopy(inputs)))
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, expected)]
         if shapes[0] != shapes[1]:
@@ -71,16 +72,16 @@ class MaskedRun:
             ValueError: a removed channel reaches an output, or is tied to channels that are still there.
         """
         removed = self.graph.channels.removed.nonzero().flatten()
-        gone = torch.zeros(len(self._classes.root), dtype=torch.bool)
-        gone[self._classes.of(removed)] = True
+        gone = torch.zeros(len(self._known.classes.root), dtype=torch.bool)
+        gone[self._known.classes.of(removed)] = True
         if gone[FROZEN]:
             raise ValueError("graph had removed channels before; expected a MaskedRun that is made before pruning")
         model, results = copy.deepcopy(self._model), list[Any]()
-        _set_to_zero(model, self._axes, gone[self._classes.root])
+        _set_to_zero(model, self._known.axes, gone[self._known.classes.root])
         traced = trace(
             model,
             lambda: results.append(self.forward(model, copy.deepcopy(inputs))),  # some networks write into them
-            known=(self._classes, self._axes),
+            known=self._known,
             customized={model.get_submodule(name): same for name, same in self._customized.items()},
             dispatch=lambda following: _MaskedDispatch(following, gone),
         )
@@ -168,6 +169,13 @@ def _variance(x: torch.Tensor, keep: torch.Tensor, call: Call, named: Mapping[st
     return [variance.sqrt() if call.name.startswith("std") else variance, mean]
 
 
+def _median(x: torch.Tensor, keep: torch.Tensor, call: Call, named: Mapping[str, Any]) -> torch.Tensor:
+    dims = reduced_dims(call, x)
+    rows, kept = (t.movedim(tuple(dims), tuple(range(-len(dims), 0))).flatten(-len(dims)) for t in (x, keep))
+    middle = (kept.sum(-1, keepdim=True) - 1).clamp(min=0) // 2
+    return rows.where(kept, math.inf).sort(-1).values.gather(-1, middle)
+
+
 def _layer_norm(x: torch.Tensor, keep: torch.Tensor, call: Call, named: Mapping[str, Any]) -> torch.Tensor:
     variance, mean = _moments(x, keep, range(x.dim() - len(named["normalized_shape"]), x.dim()))
     return _affine((x - mean) / (variance + named["eps"]).sqrt(), named["weight"], named["bias"])
@@ -216,6 +224,7 @@ def _unless_two(average: Average) -> Average:
 
 AVERAGES: dict[str, Average] = {
     "mean": _mean,
+    "median": _median,
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _variance),
     "native_layer_norm": _layer_norm,
     "_fused_rms_norm": _rms_norm,

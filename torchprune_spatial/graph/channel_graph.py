@@ -20,8 +20,10 @@ from resolution_scaling.ground.put_back import restoring_attributes
 
 from .attention import head_parts
 from .channels import Channels, Coupled
+from .factors import Owners, settle_factors
 from .labels.classes import FROZEN
-from .labels.trace import trace
+from .labels.steps import Step, difference
+from .labels.trace import Traced, trace
 from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
 from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, sides_of
@@ -119,6 +121,7 @@ class ChannelGraph(DependencyGraph):
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
         traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
+        settle_factors(traced, model, self._forward, owners_of(model)[0])
         self.channels = Channels(traced)
         self._bind()
         if verify:
@@ -285,14 +288,19 @@ class ChannelGraph(DependencyGraph):
         Returns:
             What is wrong: layers whose channels are now tied to others than before. Empty if nothing is.
         """
+        return self._tied_otherwise(self._again())
+
+    def _again(self) -> Traced:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            again = trace(
+            return trace(
                 self.model,
                 self._forward,
-                known=(self.channels.classes, self.channels.axes),
+                known=self.channels.known(),
                 customized=self.customized(),
             )
+
+    def _tied_otherwise(self, again: Traced) -> list[str]:
         single = {int(self.channels.classes.of(labels)) for labels in self.channels.axes.values() if len(labels) == 1}
         wrong = {
             label
@@ -363,17 +371,7 @@ class ChannelGraph(DependencyGraph):
 
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
-        self._owners: dict[str, list[tuple[nn.Module, str]]] = {}
-        same_name: dict[str, str] = {}
-        first_name: dict[int, str] = {}
-        for path, module in self.model.named_modules():
-            for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
-                if tensor is not None:
-                    name = f"{path}.{attribute}" if path else attribute
-                    known = first_name.setdefault(id(tensor), name)
-                    if known != name:
-                        same_name[name] = known
-                    self._owners.setdefault(known, []).append((module, attribute))
+        self._owners, same_name = owners_of(self.model)
         self.sides = sides_of(self, self.channels.axes, same_name)
         order = {name: i for i, name in enumerate(self.channels.order)}
         self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
@@ -435,9 +433,10 @@ class ChannelGraph(DependencyGraph):
 
     def _leave_wrong_groups_alone(self) -> None:
         """Try to remove part of each group; freeze the classes of those that turn out to be wrong."""
+        steps = self._again().steps if self._roots else []
         for _ in range(8):
             roots = list(self._roots)
-            wrong = self._failing(roots)
+            wrong = self._failing(roots, steps) if roots else {}
             if not wrong:
                 return
             for root, why in wrong.items():
@@ -446,18 +445,23 @@ class ChannelGraph(DependencyGraph):
             self.channels.forget_frozen()
             self._set_roots()
 
-    def _failing(self, roots: list[nn.Module]) -> dict[nn.Module, str]:
+    def _failing(self, roots: list[nn.Module], steps: list[Step]) -> dict[nn.Module, str]:
         """Which of some groups cannot be pruned, and why; found by halving."""
-        why = self._trial(roots)
+        why = self._trial(roots, steps)
         if not why:
             return {}
         if len(roots) == 1:
             return {roots[0]: why}
         half = len(roots) // 2
-        return self._failing(roots[:half]) | self._failing(roots[half:]) or dict.fromkeys(roots, why)
+        return self._failing(roots[:half], steps) | self._failing(roots[half:], steps) or dict.fromkeys(roots, why)
 
-    def _trial(self, roots: list[nn.Module]) -> str:
-        """What goes wrong when a third of each group is removed at random positions; empty if nothing does."""
+    def _trial(self, roots: list[nn.Module], steps: list[Step]) -> str:
+        """What goes wrong when a third of each group is removed at random positions; empty if nothing does.
+
+        Args:
+            roots: the groups.
+            steps: what the whole network computes.
+        """
         generator = torch.Generator().manual_seed(0)
         with self.trying():
             removals = []
@@ -480,10 +484,11 @@ class ChannelGraph(DependencyGraph):
             try:
                 for root, handler, picks in removals:
                     self.get_pruning_group(root, handler, picks).prune(record_history=False)
-                wrong = self.verify()
+                again = self._again()
+                wrong, changed = self._tied_otherwise(again), self.channels.changes_of_factors()
             except Exception as error:
                 return f"the network fails without it ({sentence(error)})"
-        return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else ""
+        return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else difference(steps, again.steps, changed)
 
 
 def _fit_numbers(side: Side) -> None:
@@ -510,3 +515,19 @@ def _fit_numbers(side: Side) -> None:
 
 def _same(outputs: Any) -> Any:
     return outputs
+
+
+def owners_of(model: nn.Module) -> tuple[Owners, dict[str, str]]:
+    """The owners of all parameters and buffers, and the first names of those that have several."""
+    owners: Owners = {}
+    same_name: dict[str, str] = {}
+    first_name: dict[int, str] = {}
+    for path, module in model.named_modules():
+        for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                name = f"{path}.{attribute}" if path else attribute
+                known = first_name.setdefault(id(tensor), name)
+                if known != name:
+                    same_name[name] = known
+                owners.setdefault(known, []).append((module, attribute))
+    return owners, same_name

@@ -11,13 +11,12 @@ import torch
 import torch.nn as nn
 
 from .attention import scales_queries
+from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
 from .labels.counts import Attribute, Labels, Terms
 from .labels.moves import Moves, linear
 from .labels.sizes import Relation
-from .labels.trace import Traced
-
-Owners = dict[str, list[tuple[nn.Module, str]]]
+from .labels.trace import Known, Traced
 
 
 @dataclass
@@ -46,16 +45,18 @@ class Channels:
         classes: the classes of labels.
         axes: the labels of each dimension of each parameter, as far as they are not removed.
         order: names of the layers, in the order in which they ran.
+        equal_counts: tensors of labels ``[blocks, size]``: each block must lose equally many.
         removed: the classes that are removed, ``[labels]`` bool.
     """
 
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        self._equal_counts = traced.equal_counts
+        self.equal_counts = traced.equal_counts
         self._by_attribute: dict[Attribute, Relation] = {}
         self._solve()
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self._at_first = [self._value(factor.terms) for factor in self._factors]
 
     def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
         """Unite the labels at equal positions of the tensors of each group, and solve what is demanded again."""
@@ -65,13 +66,17 @@ class Channels:
         self._solve()
 
     def _solve(self) -> None:
-        moves = Moves(self.classes, self._equal_counts, self._relations, self._numbers)
+        moves = Moves(self.classes, self.equal_counts, self._relations, self._numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
         for relation in self._relations:
             terms = linear(relation.terms, self._numbers, self._numbers.values)
             unknown = [variable for variable, _ in terms if isinstance(variable, Attribute)]
             if len(unknown) == 1:
                 self._by_attribute.setdefault(unknown[0], relation)
+
+    def known(self) -> Known:
+        """The labels, for following the channels again."""
+        return Known(self.classes, self.axes, self.equal_counts)
 
     def why(self, labels: torch.Tensor) -> str:
         """Why some of the labels cannot be removed; empty if all can."""
@@ -165,10 +170,15 @@ class Channels:
         for factor, old in zip(self._factors, before, strict=True):
             new = self._value(factor.terms)
             if new != old and new and old:
-                self._scale(factor.makers, float(old / new) ** factor.power, model, owners)
+                scale_weights(self.axes, factor.makers, float(old / new) ** factor.power, owners)
                 module: Any = model.get_submodule(factor.module)
                 if scales_queries(module):  # `update_attention` has nothing left to do
                     module.scale = float(new) ** factor.power
+
+    def changes_of_factors(self) -> list[float]:
+        """How the factors of tensors have changed: what each is now, divided by what it was at first."""
+        pairs = zip(self._factors, self._at_first, strict=True)
+        return [float(self._value(factor.terms) / first) ** factor.power for factor, first in pairs if first]
 
     def _lost(self, labels: torch.Tensor) -> int:
         return int(self.removed[self.classes.of(labels)].sum())
@@ -212,37 +222,3 @@ class Channels:
                 own[attribute.name] = torch.Size(items) if isinstance(old, torch.Size) else type(old)(items)
             elif isinstance(old, int):
                 own[attribute.name] = value
-
-    @torch.no_grad()
-    def _scale(self, makers: torch.Tensor, scale: float, model: nn.Module, owners: Owners) -> None:
-        """Multiply the weights with some labels, and the biases beside them."""
-        wanted = torch.zeros(len(self.classes.root), dtype=torch.bool)
-        wanted[makers] = True
-        for (name, dim), labels in self.axes.items():
-            rows = wanted[labels]
-            if not rows.any():
-                continue
-            for module, attribute in owners[name]:
-                self._scale_rows(module, attribute, dim, rows, scale)
-            module, attribute = owners[name][0]
-            bias = f"{attribute.removesuffix('weight')}bias" if attribute.endswith("weight") else ""
-            if (
-                bias
-                and module._parameters.get(bias) is not None
-                and not bool(wanted[self._labels_of(name, bias)].any())
-            ):
-                self._scale_rows(module, bias, 0, rows, scale)
-
-    def _labels_of(self, name: str, bias: str) -> torch.Tensor:
-        return self.axes.get((f"{name.rpartition('.')[0]}.{bias}".lstrip("."), 0), torch.zeros(0, dtype=torch.long))
-
-    @staticmethod
-    def _scale_rows(module: nn.Module, attribute: str, dim: int, rows: torch.Tensor, scale: float) -> None:
-        tensor: Any = module._parameters.get(attribute)
-        if tensor is None:
-            return
-        factors = torch.ones(len(rows), dtype=tensor.dtype).masked_fill(rows, scale).to(tensor.device)
-        shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
-        scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
-        scaled.grad = tensor.grad
-        module._parameters[attribute] = scaled

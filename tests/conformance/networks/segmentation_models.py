@@ -1,31 +1,23 @@
-"""segmentation-models-pytorch: its decoders on three encoders, as far as the two combine."""
+"""segmentation-models-pytorch: its decoders on residual, depthwise and transformer encoders, as far as they combine."""
 
 from __future__ import annotations
 
 from ..network import Network, calling
 
-ENCODERS = ("resnet18", "mobilenet_v2", "timm-efficientnet-b0", "mit_b0")
-DECODERS = (
-    "Unet",
-    "UnetPlusPlus",
-    "FPN",
-    "DeepLabV3Plus",
-    "MAnet",
-    "PAN",
-    "Linknet",
-    "PSPNet",
-    "DeepLabV3",
-    "UPerNet",
-    "Segformer",
-)
-APART = {
-    ("UnetPlusPlus", "mit_b0"),
-    ("Linknet", "mit_b0"),
-    ("DeepLabV3", "mit_b0"),
-    ("DeepLabV3Plus", "mit_b0"),
-    ("PAN", "mit_b0"),
+DECODERS = {
+    "Unet": "resnet18 mobilenet_v2 timm-efficientnet-b0 mit_b0",
+    "UnetPlusPlus": "resnet18 mobilenet_v2",
+    "FPN": "resnet18 mobilenet_v2 mit_b0",
+    "DeepLabV3": "resnet18 timm-efficientnet-b0",
+    "DeepLabV3Plus": "resnet18 mobilenet_v2",
+    "MAnet": "resnet18 mobilenet_v2 mit_b0",
+    "PAN": "resnet18 mobilenet_v2",
+    "Linknet": "resnet18 mobilenet_v2",
+    "PSPNet": "resnet18 mobilenet_v2 mit_b0",
+    "UPerNet": "resnet18 mobilenet_v2 mit_b0",
+    "Segformer": "resnet18 mobilenet_v2 mit_b0",
 }
-"""What the library does not combine."""
+"""Names of encoders, by decoder."""
 
 
 def _network(decoder: str, encoder: str, size: int, **arguments: object) -> Network:
@@ -36,9 +28,8 @@ def _network(decoder: str, encoder: str, size: int, **arguments: object) -> Netw
 NETWORKS = [
     *[
         _network(decoder, encoder, 128 if decoder == "PAN" else 64)
-        for decoder in DECODERS
-        for encoder in ENCODERS
-        if (decoder, encoder) not in APART
+        for decoder, encoders in DECODERS.items()
+        for encoder in encoders.split()
     ],
     _network("DPT", "tu-vit_tiny_patch16_224", 64, dynamic_img_size=True),
     _network("Unet", "tu-convnext_atto", 64, encoder_depth=4, decoder_channels=(128, 64, 32, 16)),

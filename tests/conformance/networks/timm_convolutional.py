@@ -33,6 +33,5 @@ NETWORKS = [
     *lines(
         64, "gcresnext26ts rdnet_tiny efficientnet_cc_b0_4e convnext_zepto_rms efficientnet_lite0 resnetaa34d nfnet_l0"
     ),
-    *lines(96, "inception_resnet_v2"),
-    *lines(256, "bat_resnext26ts halonet26t botnet26t_256"),
+    *lines(256, "botnet26t_256"),
 ]

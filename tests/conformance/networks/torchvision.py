@@ -44,7 +44,7 @@ NETWORKS = [
     *_lines(32, "swin_t"),
     *_lines(32, "vit_b_16", image_size=32),
     # since then
-    *_lines(64, "alexnet efficientnet_v2_s wide_resnet50_2 regnet_x_400mf shufflenet_v2_x0_5"),
+    *_lines(64, "efficientnet_v2_s regnet_x_400mf shufflenet_v2_x0_5"),
     *_lines(64, "deeplabv3_mobilenet_v3_large", weights_backbone=None),
     *_lines(64, "swin_v2_t"),
     _line("maxvit_t", (3, 224, 224), 1),

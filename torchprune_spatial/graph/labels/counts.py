@@ -156,7 +156,8 @@ class Count(int):
             return value
         if isinstance(other, Count):
             if any(isinstance(variable, Labels) for product in other.terms for variable in product):
-                return value  # a ratio of two widths: a constant
+                self.numbers.equal.append((self - other * value).terms)  # a ratio of two widths: a constant
+                return value
             self.numbers.fix(other.terms)
         return Count(value, {product: factor / plain(other) for product, factor in self.terms.items()}, self.numbers)
 
@@ -201,6 +202,8 @@ class Count(int):
 
     def _as_value(self, compute: Callable[[int, Any], Any], other: Any) -> Any:
         self._note_value()
+        if isinstance(other, Count):
+            other._note_value()
         value = compute(plain(self), other)
         if value is NotImplemented and isinstance(other, float):
             return getattr(float(plain(self)), compute.__name__)(other)

@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .classes import LabelClasses, compressed, varying
+from .steps import Step
 from .storages import LabelledStorages
 
 Tracks = list[torch.Tensor]
@@ -28,6 +29,8 @@ class Following:
         averages: names of operations that averaged over labels (norms, softmax, means). Removing a channel changes
             what these compute from the others.
         unknown: names of operations without a rule; the labels that they touched are frozen.
+        steps: all operations, in order.
+        products: pairs of ``makers``, as for `LabelledStorages.set`, of tensors that are multiplied with each other.
     """
 
     def __init__(self, classes: LabelClasses):
@@ -35,6 +38,8 @@ class Following:
         self.equal_counts: list[torch.Tensor] = []
         self.averages: set[str] = set()
         self.unknown: set[str] = set()
+        self.steps: list[Step] = []
+        self.products: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def get(self, tensor: torch.Tensor) -> Tracks:
         """The compressed tracks of a tensor."""
@@ -136,6 +141,9 @@ class Following:
         Labels that vary along other dimensions too are united along these.
         """
         dims = set(dims)
+        free = self.free_dimension(track) if len(varying(track)) > 1 and varying(track) & dims else None
+        if free in dims:  # each row keeps equally many positions: nothing is left of which they are
+            return None
         if varying(track) <= dims:
             if why:
                 self.freeze(track, why)
@@ -143,6 +151,22 @@ class Following:
         for dim in varying(track) & dims:
             track = self.classes.unite_along(track, dim, line_of_code_once())
         return track
+
+    def free_dimension(self, track: torch.Tensor) -> int | None:
+        """The dimension in which rows of labels lose equally many, from any positions; None if there is none."""
+        for blocks in reversed(self.equal_counts):
+            block = self.blocks_of(track, blocks)
+            if bool((block >= 0).all()):
+                for dim in sorted(varying(track), reverse=True):
+                    if bool((block == block.narrow(dim, 0, 1)).all()):
+                        return dim
+        return None
+
+    def blocks_of(self, labels: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+        """In which of some blocks labels lie; -1 for those that are in none."""
+        block_of = torch.full((len(self.classes.root),), -1)
+        block_of[self.classes.of(blocks)] = torch.arange(len(blocks)).unsqueeze(1).expand_as(blocks)
+        return block_of[self.classes.of(labels)]
 
     def moved(self, track: torch.Tensor, tensor: torch.Tensor, move: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         """Move the labels of a tensor by the operation that moves the tensor."""

@@ -100,42 +100,51 @@ def join_tracks(
 ) -> list[torch.Tensor]:
     """The tracks of tensors that are concatenated along a dimension."""
     joined = []
-    for k in range(max(map(len, tracks_of))):
-        across = [tracks[k] for tracks in tracks_of if len(tracks) > k and tracks[k].shape[dim] == 1]
-        for track in across[1:]:
-            following.classes.unite(across[0], track)
-        pieces = []
-        for tensor, tracks in zip(parts, tracks_of, strict=True):
-            if len(tracks) > k:
-                piece = following.classes.of(tracks[k])
-            elif across and all(repeats(tensor, d) for d in varying(across[0])):
-                piece = following.classes.of(across[0])
-            elif not across and repeats(tensor, dim):  # a filler can have any number of channels
-                sizes = [1] * tensor.dim()
-                sizes[dim] = tensor.shape[dim]
-                piece = (
-                    following.classes.new(tensor.shape[dim]).reshape(sizes) if _constant(tensor) else _nothing(tensor)
-                )
-            else:
-                piece = _nothing(tensor)
-            pieces.append((piece, tensor))
-        if across and any(piece.numel() == 1 and int(piece) == FROZEN for piece, _ in pieces):
-            following.freeze(across[0], "it is concatenated with values that cannot lose a channel")
-        shape = [max(piece.shape[d] for piece, _ in pieces) for d in range(parts[0].dim())]
-        expanded = []
-        for piece, tensor in pieces:
-            size = [tensor.shape[d] if d == dim else shape[d] for d in range(tensor.dim())]
-            expanded.append(following.classes.of(piece).expand(size))
-        joined.append(compressed(torch.cat(expanded, dim)))
+    for across in sorted({frozenset(varying(t) - {dim}) for tracks in tracks_of for t in tracks}, key=sorted):
+        of_kind = [[t for t in tracks if varying(t) - {dim} == across] for tracks in tracks_of]
+        for k in range(max(map(len, of_kind))):
+            chosen = [tracks[k] if len(tracks) > k else None for tracks in of_kind]
+            joined.append(_join_kind(following, parts, chosen, dim, across))
     return joined
+
+
+def _join_kind(
+    following: Following, parts: list[torch.Tensor], tracks: list[torch.Tensor | None], dim: int, across: frozenset[int]
+) -> torch.Tensor:
+    """One track of a concatenation, from tracks that vary along the same other dimensions."""
+    known = [track for track in tracks if track is not None]
+    if across and all(track is not None and track.shape[dim] > 1 for track in tracks):
+        shape = [max(track.shape[d] for track in known) for d in range(parts[0].dim())]
+        rows = [t.movedim(max(across), -1).reshape(-1, t.shape[max(across)]) for t in known]
+        if len({row.shape[1] for row in rows}) == 1:
+            following.equal(following.classes.of(torch.cat(rows)))
+        sizes = [[t.shape[d] if d == dim else shape[d] for d in range(t.dim())] for t in known]
+        return compressed(
+            torch.cat([following.classes.of(t).expand(size) for t, size in zip(known, sizes, strict=True)], dim)
+        )
+    if across:  # the other dimensions of all parts shrink alike
+        lines = [following.classes.unite_along(track, dim) for track in known]
+        for line in lines[1:]:
+            following.classes.unite(lines[0], line)
+        for tensor, track in zip(parts, tracks, strict=True):
+            if track is None and not all(repeats(tensor, d) for d in across):
+                following.freeze(lines[0], "it is concatenated with values that cannot lose a channel")
+        return following.classes.of(lines[0])
+    pieces = []
+    for tensor, track in zip(parts, tracks, strict=True):
+        size = [tensor.shape[d] if d == dim else 1 for d in range(tensor.dim())]
+        if track is not None:
+            piece = following.classes.of(track)
+        elif _constant(tensor):  # a filler can have any number of channels
+            piece = following.classes.new(tensor.shape[dim]).reshape(size)
+        else:
+            piece = torch.tensor(FROZEN)
+        pieces.append(piece.expand(size))
+    return compressed(torch.cat(pieces, dim))
 
 
 def _constant(tensor: torch.Tensor) -> bool:
     return bool((tensor == tensor.flatten()[0]).all())
-
-
-def _nothing(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.full([1] * tensor.dim(), FROZEN)
 
 
 @register_rule(
@@ -159,6 +168,11 @@ def reduce(following: Following, call: Call) -> None:
             kept = [size for dim, size in enumerate(left.shape) if dim not in dims]
             tracks.append(left if keeps else left.reshape(kept))
     following.set(call.result, tracks)
+    reduced = [track.flatten() for track in following.get(x) if varying(track) & dims]
+    if reduced and call.name in ("sum", "nansum"):
+        following.storages.mark(call.output)
+    if reduced and call.name in ("max", "min", "median") and len(tensors_in(call.result)) == 2:
+        following.storages.mark(call.result[1], positions=torch.cat(reduced))
 
 
 def reduced_dims(call: Call, x: torch.Tensor) -> set[int]:

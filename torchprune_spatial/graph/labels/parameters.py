@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 
 from .following import Following
+from .storages import storage_key
 
 Axes = dict[tuple[str, int], torch.Tensor]
 """The labels of parameters and buffers: ``(name, dimension)`` -> ``[size]``."""
@@ -39,6 +40,7 @@ def label_parameters(model: nn.Module, following: Following, known: Axes | None)
                 axes[name, dim] = following.classes.new(size * of_groups)
             tracks.append(track_of(axes[name, dim], tensor, dim))
         following.storages.set(tensor, tracks)
+        following.storages.parameters.add(storage_key(tensor))
     return axes
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from .following import OF_TRACKS, Following, Tracks, tensors_in
+from .steps import base_name
+from .storages import storage_key
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,6 @@ def rule_for(function: Any) -> Rule | None:
     return RULES["add"] if torch.Tag.pointwise in function.tags else None
 
 
-def base_name(name: str) -> str:
-    """The name of an operation without the underscore of its in-place form."""
-    return name if name.startswith("__") else name.rstrip("_")
-
-
 @register_rule(
     *(
         "add",
@@ -100,6 +97,7 @@ def base_name(name: str) -> str:
     *("_prelu_kernel", "lerp", "addcmul", "addcdiv", "fill", "nan_to_num", "threshold", "hardtanh", "bernoulli"),
     *("rrelu_with_noise", "copysign", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
     *("clone", "_to_copy", "alias", "detach", "lift_fresh", "normal", "uniform", "zero", "polar", "complex", "clamp"),
+    "hardswish",
     *("_conj", "_conj_physical", "_neg_view", "resolve_conj", "resolve_neg", "tril", "triu", "celu", "cumprod"),
 )
 def elementwise(following: Following, call: Call) -> None:
@@ -141,10 +139,14 @@ def copy(following: Following, call: Call) -> None:
 @register_rule("mm", "bmm")
 def matrix_product(following: Following, call: Call) -> None:
     """``[..., m, k] @ [..., k, n]``."""
-    makers = [following.storages.linear_in(tensor) for tensor in call.inputs]
+    storages = following.storages
+    makers = [storages.makers(tensor) for tensor in call.inputs]
+    of_weight = any(storage_key(tensor) in storages.parameters for tensor in call.inputs)
     tracks = following.contract(*call.inputs)
-    first = next((tensor for tensor, found in zip(call.inputs, makers, strict=True) if found is not None), None)
-    following.set(call.result, tracks, OF_TRACKS if first is None else following.storages.makers(first))
+    known = [labels for labels in makers if labels is not None]
+    if len(known) == 2:
+        following.products.append((known[0], known[1]))
+    following.set(call.result, tracks, OF_TRACKS if of_weight or not known else known[0])
 
 
 @register_rule("addmm", "baddbmm", "addbmm")

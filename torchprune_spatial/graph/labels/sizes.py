@@ -15,6 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from .classes import varying
 from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
@@ -38,18 +39,22 @@ class Relation:
     terms: Terms
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Factor:
     """A factor of a tensor that is a power of a count, such as the scale of attention.
 
     Attributes:
         makers: labels of the weights of which the tensor is a linear function, ``[n]``.
+        candidates: what else may take their place: the makers of what the tensor is multiplied with.
+        places: positions of the calls in which the tensor is multiplied, among all calls of functions in `BEFORE`.
         terms: the count.
         power: the power.
         module: the name of the module whose code it is.
     """
 
     makers: torch.Tensor
+    candidates: list[torch.Tensor]
+    places: list[int]
     terms: Terms
     power: float
     module: str
@@ -69,12 +74,14 @@ class Sizes(TorchFunctionMode):
         self.following, self.numbers, self._names = following, Numbers(), names or {}
         self.relations: list[Relation] = []
         self.factors: list[Factor] = []
+        self._place = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function; then note what its sizes demand."""
         kwargs = kwargs or {}
         watch = WATCHED.get(function)
         if function in BEFORE:
+            self._place += 1
             BEFORE[function](self, *args, **kwargs)
         result = function(*args, **kwargs)
         if watch is not None:
@@ -213,10 +220,7 @@ class Sizes(TorchFunctionMode):
         grid = track.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims), -2)
         grid = grid.reshape(-1, *grid.shape[-2:])
         for blocks in reversed(self.following.equal_counts):
-            block_of = torch.full((len(classes.root),), -1)
-            rows = torch.arange(len(blocks)).unsqueeze(1).expand_as(blocks)
-            block_of[classes.of(blocks)] = rows
-            block = block_of[classes.of(grid)]
+            block = self.following.blocks_of(grid, blocks)
             if (block < 0).any():
                 continue
             if bool((block == block[..., :1]).all()):
@@ -297,9 +301,39 @@ class Sizes(TorchFunctionMode):
     def factor(self, tensor: torch.Tensor, terms: Terms, power: float) -> bool:
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""
         makers = self.following.storages.makers(tensor)
-        if makers is not None:
-            self.factors.append(Factor(makers, terms, power, self._names.get(_module_running(), "")))
-        return makers is not None
+        if makers is None:
+            return False
+        for factor in self.factors:  # of a module that is called twice
+            if (
+                torch.equal(factor.makers, makers)
+                and factor.power == power
+                and self._key(factor.terms) == self._key(terms)
+            ):
+                factor.places.append(self._place)
+                return True
+        self.factors.append(
+            Factor(makers, [makers], [self._place], terms, power, self._names.get(_module_running(), ""))
+        )
+        return True
+
+    def _key(self, terms: Terms) -> set[tuple[tuple[Any, ...], Fraction]]:
+        """Terms in a form in which equal ones are equal."""
+        classes = self.following.classes
+        return {
+            (tuple(tuple(classes.of(v.labels).tolist()) if isinstance(v, Labels) else v for v in product), factor)
+            for product, factor in terms.items()
+        }
+
+    def find_candidates(self) -> None:
+        """After the forward pass: find what the tensors with factors are multiplied with."""
+        classes = self.following.classes
+        for factor in self.factors:
+            own = set(classes.of(factor.makers).tolist())
+            for pair in self.following.products:
+                for one, other in (pair, pair[::-1]):
+                    known = any(torch.equal(other, candidate) for candidate in factor.candidates)
+                    if not known and set(classes.of(one).tolist()) == own:
+                        factor.candidates.append(other)
 
     def filled(self, result: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
         """Label a new tensor whose size is a count: it has as many channels as that."""
@@ -451,6 +485,27 @@ def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any) -> Any:
             elif isinstance(i, int):
                 sizes.pick(x, dim)
             dim += i.dim() if isinstance(i, torch.Tensor) and i.dtype == torch.bool else 1
+    return result
+
+
+@_watch(torch.Tensor.__setitem__)
+def _setitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any, value: Any) -> Any:
+    return _getitem(sizes, result, x, index)
+
+
+@_watch(torch.roll, torch.Tensor.roll)
+def _roll(sizes: Sizes, result: Any, x: torch.Tensor, shifts: Any, dims: Any = ()) -> Any:
+    pairs = [(shifts, dims)] if isinstance(dims, int) else zip(_flat((shifts,)), dims, strict=False)
+    for shift, dim in pairs:
+        sizes.cut(x, int(dim) % x.dim(), None, -shift)  # what comes from one end to the other
+    return result
+
+
+@_watch(torch.tensor, torch.as_tensor, torch.scalar_tensor)
+def _values(sizes: Sizes, result: Any, data: Any, *_: Any, **__: Any) -> Any:
+    for count in tree_leaves(data):
+        if isinstance(count, Count):
+            float(count)  # it is used as a value
     return result
 
 

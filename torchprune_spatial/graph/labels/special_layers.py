@@ -119,7 +119,8 @@ class AttentionLayer:
             if labels is not None:
                 self.sizes.relations.append(Relation(labels, {(known,): Fraction(1)}))
         head_dim: Terms = {(Attribute(self.name, "head_dim"),): Fraction(1)}
-        self.sizes.factors.append(Factor(rows[:heads].flatten(), head_dim, -0.5, self.name))
+        queries = rows[:heads].flatten()
+        self.sizes.factors.append(Factor(queries, [queries], [], head_dim, -0.5, self.name))
 
     def _key(self, name: str) -> str:
         return f"{self.name}.{name}" if self.name else name

@@ -26,12 +26,16 @@ class _Labelled:
             ``[elements]``.
         makers: labels of weights of which the tensor is a linear function, ``[n]``; empty: those of its tracks; None if
             it is a linear function of none.
+        of_sum: whether it is a sum over labels.
+        positions: labels of which it holds positions, ``[n]``.
     """
 
     storage: StorageWeakRef
     geometry: Geometry | None
     tracks: list[torch.Tensor] = field(default_factory=list)
     makers: torch.Tensor | None = None
+    of_sum: bool = False
+    positions: torch.Tensor | None = None
 
 
 class LabelledStorages:
@@ -45,6 +49,7 @@ class LabelledStorages:
 
     def __init__(self, classes: LabelClasses):
         self.classes = classes
+        self.parameters: set[tuple[int, int]] = set()
         self._labelled: dict[tuple[int, int], _Labelled] = {}
         self._sweep_at = SWEEP
 
@@ -78,6 +83,23 @@ class LabelledStorages:
         found = self._labelled.get(storage_key(tensor))
         return None if found is None else found.makers
 
+    def of_sum(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a sum over labels."""
+        found = self._labelled.get(storage_key(tensor))
+        return found is not None and found.of_sum
+
+    def positions(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The labels of which a tensor holds positions."""
+        found = self._labelled.get(storage_key(tensor))
+        return None if found is None else found.positions
+
+    def mark(self, tensor: torch.Tensor, positions: torch.Tensor | None = None) -> None:
+        """Note that a tensor is a sum over labels, or holds positions of labels."""
+        key = storage_key(tensor)
+        if key not in self._labelled:
+            self._labelled[key] = _Labelled(StorageWeakRef(tensor.untyped_storage()), geometry(tensor))
+        self._labelled[key].of_sum, self._labelled[key].positions = positions is None, positions
+
     def makers(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Labels of the weights of which a tensor is a linear function, as they were when they made it, ``[n]``."""
         found = self._labelled.get(storage_key(tensor))
@@ -106,7 +128,7 @@ class LabelledStorages:
                 ref = StorageWeakRef(tensor.untyped_storage())
                 self._labelled[key] = _Labelled(ref, geometry(tensor), tracks, makers)
             return
-        found.makers = makers
+        found.makers, found.of_sum, found.positions = makers, False, None
         if found.geometry == geometry(tensor):
             found.tracks = tracks
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -21,9 +21,10 @@ from .classes import LabelClasses
 from .counts import Numbers, labels_in
 from .following import Following, tensors_in
 from .parameters import Axes, has_storage, label_parameters
-from .rules import Call, base_name, rule_for
+from .rules import Call, rule_for
 from .sizes import Factor, Relation, Sizes
 from .special_layers import WHOLE, AttentionLayer, OpaqueLayer, WholeLayer
+from .steps import Step, base_name, steps_of
 from .storages import storage_key
 
 OUTPUT = "an output of the network"
@@ -45,6 +46,7 @@ class Traced:
         numbers: which attributes must keep their values.
         averages: operations that averaged over labels.
         unknown: operations without a rule.
+        steps: all operations.
         order: names of the layers, in the order in which they ran.
     """
 
@@ -56,7 +58,20 @@ class Traced:
     numbers: Numbers
     averages: set[str]
     unknown: set[str]
+    steps: list[Step]
     order: list[str]
+
+
+class Known(NamedTuple):
+    """Labels that parameters have already.
+
+    Attributes:
+        classes, axes, equal_counts: as in `Traced`.
+    """
+
+    classes: LabelClasses
+    axes: Axes
+    equal_counts: list[torch.Tensor]
 
 
 class Dispatch(TorchDispatchMode):
@@ -69,9 +84,15 @@ class Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         inputs, outputs = tensors_in((args, kwargs)), tensors_in(result)
+        of_sum = any(has_storage(tensor) and self.following.storages.of_sum(tensor) for tensor in inputs)
+        self.following.steps += steps_of(function, args, kwargs or {}, of_sum)
         labelled = [tensor for tensor in inputs if has_storage(tensor) and tensor in self.following.storages]
         if not labelled or not outputs or self._is_view(function, inputs[0], outputs):
             return result
+        for tensor in labelled:
+            positions = self.following.storages.positions(tensor)
+            if positions is not None:
+                self.following.freeze(positions, "the code computes with its position")
         rule = rule_for(function)
         if rule is not None:
             args = (*args, *_defaults(function._schema.arguments[len(args) :], kwargs or {}))
@@ -118,7 +139,7 @@ def trace(
     model: nn.Module,
     forward: Callable[[], Any],
     *,
-    known: tuple[LabelClasses, Axes] | None = None,
+    known: Known | None = None,
     customized: Mapping[nn.Module, bool] | None = None,
     frozen: Mapping[str, str] | None = None,
     dispatch: Callable[[Following], Dispatch] = Dispatch,
@@ -134,14 +155,14 @@ def trace(
         frozen: names of parameters that must not be changed, with the reasons.
         dispatch: what runs and labels the operations.
     """
-    known_classes, known_axes = known or (None, None)
-    following = Following(LabelClasses() if known_classes is None else known_classes.watched())
+    following = Following(LabelClasses() if known is None else known.classes.watched())
+    following.equal_counts += [] if known is None else known.equal_counts
     sizes = Sizes(following, {module: name for name, module in model.named_modules()})
     customized = customized or {}
     with contextlib.ExitStack() as stack:
         for context in (evaluating(model), restoring_attributes(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH)):
             stack.enter_context(context)
-        axes, order = label_parameters(model, following, known_axes), []
+        axes, order = label_parameters(model, following, None if known is None else known.axes), []
         for (name, _), labels in axes.items():
             if reason := (frozen or {}).get(name):
                 following.freeze(labels, reason)
@@ -165,6 +186,7 @@ def trace(
         for tensor in tensors_in(outputs):
             for track in following.get(tensor) if has_storage(tensor) else ():
                 following.classes.freeze(track, OUTPUT)
+    sizes.find_candidates()
     for used in sizes.numbers.as_values:
         if not used.explained:
             sizes.numbers.fix(used.terms)
@@ -179,5 +201,6 @@ def trace(
         sizes.numbers,
         following.averages,
         following.unknown,
+        following.steps,
         list(dict.fromkeys(order)),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import torch
+from torch import nn
 
 from .labels import Coordinate
 from .network import Network
@@ -68,10 +70,8 @@ def prune_some(graph: Any, random: Random) -> int:
 def removed_coordinates(before: Network, after: Network) -> tuple[set[Coordinate], set[str]]:
     """Which coordinates are missing, read from the values, which are all different.
 
-    The inputs of grouped convolutions may be others in each group: they are left out.
-
     Returns:
-        The coordinates, and the names of parameters whose values are not those of a block of the original.
+        The coordinates, and the names of parameters whose values are not those of the original without slices.
     """
     removed, wrong = set(), set()
     pruned = dict(after.named_parameters())
@@ -82,16 +82,54 @@ def removed_coordinates(before: Network, after: Network) -> tuple[set[Coordinate
         if not found or None in found or new.dim() != parameter.dim():
             wrong.add(name)
             continue
-        indices = torch.unravel_index(torch.tensor(found), parameter.shape)
-        kept = [i.unique() for i in indices]
-        block = parameter.detach()
-        for dimension, index in enumerate(kept):
-            block = block.index_select(dimension, index)
-        grouped = getattr(before.get_submodule(name.rpartition(".")[0]), "groups", 1) > 1 and parameter.dim() > 2
-        if not grouped and not torch.equal(block, new):
+        index = torch.stack(torch.unravel_index(torch.tensor(found), parameter.shape)).reshape(-1, *new.shape)
+        layer = before.get_submodule(name.rpartition(".")[0])
+        if getattr(layer, "groups", 1) > 1 and new.dim() > 2:
+            missing = _missing_of_groups(index, parameter.shape, layer, name)
+        else:
+            missing = _missing(index, parameter.shape, name)
+        if missing is None:
             wrong.add(name)
-        for dimension, index in enumerate(kept):
-            if not (grouped and dimension == 1):
-                missing = set(range(parameter.shape[dimension])) - set(index.tolist())
-                removed |= {(name, dimension, i) for i in missing}
+        else:
+            removed |= missing
     return removed, wrong
+
+
+def _missing(index: torch.Tensor, shape: Sequence[int], name: str) -> set[Coordinate] | None:
+    """The coordinates that are missing in a tensor, if its elements are those of a block.
+
+    Args:
+        index: ``[dimensions, *new shape]``: where each element of the new tensor was in the old one.
+        shape: of the old tensor.
+        name: of the parameter.
+    """
+    missing = set()
+    for dimension, along in enumerate(index):
+        kept = along.movedim(dimension, 0).reshape(along.shape[dimension], -1)
+        if not (kept == kept[:, :1]).all() or not (kept[1:] > kept[:-1]).all():
+            return None
+        missing |= {(name, dimension, i) for i in set(range(shape[dimension])) - set(kept[:, 0].tolist())}
+    return missing
+
+
+def _missing_of_groups(
+    index: torch.Tensor, shape: Sequence[int], layer: nn.Module, name: str
+) -> set[Coordinate] | None:
+    """As `_missing`, for the weight of a grouped convolution, of which each group may have lost other columns.
+
+    Columns of a transposed convolution are the outputs of its groups; those of others are not named.
+    """
+    rows, missing = index[0].flatten(1)[:, 0], {(name, 0, i) for i in range(shape[0])}
+    for group in range(layer.groups):
+        own = (rows * layer.groups).div(shape[0], rounding_mode="floor") == group
+        if not own.any():
+            continue
+        lost = _missing(index[:, own], shape, name)
+        if lost is None:
+            return None
+        missing -= {(name, 0, int(row)) for row in rows[own]}
+        if layer.transposed:
+            missing |= {
+                (f"{name.rpartition('.')[0]} writes", 0, group * shape[1] + i) for _, dimension, i in lost if dimension
+            }
+    return missing

@@ -1,0 +1,88 @@
+"""What a network computes, operation by operation: its numbers must be the same after channels have been removed.
+
+Code can compute numbers from its numbers of channels in ways that no one can follow, as in ``1.0 / x.shape[1]``, or
+take another branch. This shows when the operations of two forward passes are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+OF_VALUES = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "_unique2", "unique_dim")
+"""Operations with which code depends on values: it may run otherwise with any other weights."""
+
+VALUED = ("Tensor", "Optional[Tensor]", "number", "Optional[number]", "float", "Optional[float]")
+"""Types of arguments in which numbers are values, not sizes or dimensions."""
+
+
+ANY_SHAPE = ("mm", "bmm", "addmm", "baddbmm", "add", "mul", "sum", "clone", "_to_copy", "copy", "_unsafe_view", "empty")
+"""Operations that PyTorch replaces by each other, or leaves out, if a size is 1: only their numbers count."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operation.
+
+    Attributes:
+        name: its name.
+        values: the numbers among its arguments that are not sizes.
+    """
+
+    name: str
+    values: tuple[float, ...]
+
+
+def steps_of(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], of_sum: bool) -> list[Step]:
+    """An operation as a step; none if it says nothing.
+
+    Args:
+        function, args, kwargs: the operation and its arguments.
+        of_sum: whether it computes with a sum over channels. If this is divided by their number, it is an average.
+    """
+    name, of_values = _signature(function)
+    given = [value for of_value, value in zip(of_values.values(), args, strict=False) if of_value]
+    given += [value for key, value in kwargs.items() if of_values[key]]
+    values = [float(value) for value in given if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if of_sum or (not values and (function.is_view or base_name(name) in ANY_SHAPE)):
+        return []
+    return [Step(name, tuple(values))]
+
+
+@cache
+def _signature(function: Any) -> tuple[str, dict[str, bool]]:
+    """The name of an operation without its namespace, and which of its arguments are values if they are numbers."""
+    name = function._schema.name.split("::")[1]
+    return name, {
+        argument.name: str(argument.type) in VALUED or (name == "native_group_norm" and argument.name == "group")
+        for argument in function._schema.arguments
+    }
+
+
+def base_name(name: str) -> str:
+    """The name of an operation without the underscore of its in-place form."""
+    return name if name.startswith("__") else name.rstrip("_")
+
+
+def difference(before: Sequence[Step], after: Sequence[Step], ratios: Sequence[float]) -> str:
+    """What is computed otherwise, in words; empty if nothing is.
+
+    Args:
+        before, after: the steps of two forward passes.
+        ratios: by which numbers may have changed, because weights make up for that.
+    """
+    allowed = [1.0, *ratios, *(math.sqrt(ratio) for ratio in ratios)]
+    if [step.name for step in before] != [step.name for step in after]:
+        depends = any(step.name in OF_VALUES for step in before)
+        return "" if depends else "without it, the code runs otherwise"
+    for one, other in zip(before, after, strict=True):
+        if len(one.values) != len(other.values):
+            return "without it, the code runs otherwise"
+        for old, new in zip(one.values, other.values, strict=True):
+            same = old == new or (math.isnan(old) and math.isnan(new))
+            if not same and not any(math.isclose(new, old * ratio, rel_tol=1e-6) for ratio in allowed):
+                return f"the code computes with its number ({one.name} with {old:g}, then {new:g})"
+    return ""
