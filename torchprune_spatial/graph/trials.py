@@ -55,7 +55,8 @@ def _trial(graph: Any, names: Sequence[str], steps: list[Step]) -> str:
 
     with graph.trying():
         try:
-            for group in [graph.part_of(name, third) for name in names]:
+            for name in names:
+                group = graph.part_of(name, third)
                 if group is not None:
                     group.prune(record_history=False)
             again = graph.followed_again()

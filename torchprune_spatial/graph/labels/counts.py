@@ -184,7 +184,7 @@ class Count(int):
 
     def __int__(self) -> int:
         if self.numbers.following and not _asked_from_here():
-            self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code(__file__)))
+            self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code()))
         return int.__int__(self)
 
     def __eq__(self, other: Any) -> bool:
@@ -211,7 +211,7 @@ class Count(int):
 
     def _note_value(self) -> None:
         if self.numbers.following:
-            self.numbers.as_values.append(AsValue(self.terms, plain(self), calling_code(__file__)))
+            self.numbers.as_values.append(AsValue(self.terms, plain(self), calling_code()))
 
 
 _HERE = os.path.dirname(__file__)
@@ -228,13 +228,12 @@ def _asked_from_here() -> bool:
     return bool(frame.f_back.f_back.f_code.co_filename.startswith(_HERE))
 
 
-def calling_code(*skipped: str) -> Any:
-    """The function that runs now, outside of the given files and of PyTorch."""
+def calling_code() -> Any:
+    """The function that runs now, outside of this room and of PyTorch."""
     frame: Any = inspect.currentframe()
-    skipped = (*skipped, __file__)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file not in skipped and f"{os.sep}torch{os.sep}" not in file:
+        if not file.startswith(_HERE) and f"{os.sep}torch{os.sep}" not in file:
             break
         frame = frame.f_back
     return frame and frame.f_code

@@ -122,7 +122,7 @@ class Sizes(TorchFunctionMode):
         """A size as the count that the same code has made a plain integer of, if it has."""
         if isinstance(size, Count) or not isinstance(size, int) or not self.numbers.as_integers:
             return size
-        code = calling_code(__file__)
+        code = calling_code()
         for used in reversed(self.numbers.as_integers):
             if used.code is code and used.value == size:
                 return Count(size, used.terms, self.numbers)
@@ -293,7 +293,7 @@ class Sizes(TorchFunctionMode):
 
     def multiplied(self, tensor: torch.Tensor, value: float) -> None:
         """Find out whether a factor of a tensor is a power of a count that the same code has computed with."""
-        code = calling_code(__file__)
+        code = calling_code()
         found = [
             (used, power)
             for used in (*self.numbers.as_integers, *self.numbers.as_values)
