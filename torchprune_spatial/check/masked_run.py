@@ -46,7 +46,7 @@ class MaskedRun:
 
     def __init__(self, graph: ChannelGraph, forward: Forward = call_model):
         self.graph, self.forward = graph, forward
-        self._model = copy.deepcopy(graph.model)
+        self._model = _copied(graph.model)
         self._known = copy.deepcopy(graph.channels.known())
         names = {module: name for name, module in graph.model.named_modules()}
         self._customized = {names[module]: same for module, same in graph.customized().items()}
@@ -76,7 +76,7 @@ class MaskedRun:
         gone[self._known.classes.of(removed)] = True
         if gone[FROZEN]:
             raise ValueError("graph had removed channels before; expected a MaskedRun that is made before pruning")
-        model, results = copy.deepcopy(self._model), list[Any]()
+        model, results = _copied(self._model), list[Any]()
         _set_to_zero(model, self._known.axes, gone[self._known.classes.root])
         traced = trace(
             model,
@@ -91,6 +91,14 @@ class MaskedRun:
         if any(not gone[list(pair)].all() for pair in tied):
             raise ValueError("removed channels are tied to channels that are still there")
         return tensors_in(results)
+
+
+def _copied(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a model, also if its modules hold tensors that were computed from others, as by the old weight norm."""
+    tensors = [
+        value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)
+    ]
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in tensors})
 
 
 def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:

@@ -146,6 +146,18 @@ def test_group_norm_by_hand():
     assert before.difference(x) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`")
+def test_weights_that_are_computed():
+    torch.manual_seed(6)
+    net = nn.Sequential(nn.Linear(3, 8), nn.utils.weight_norm(nn.Linear(8, 6)), nn.Linear(6, 2)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    graph = graph_of(net, x)
+    before = MaskedRun(graph)
+    prune_at_random(graph)
+    assert net[1].weight_v.shape == (5, 6)
+    assert before.difference(x) < 1e-12
+
+
 def unet():
     diffusers = pytest.importorskip("diffusers")
     model = diffusers.UNet2DModel(

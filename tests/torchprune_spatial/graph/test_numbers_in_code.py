@@ -78,6 +78,7 @@ def test_difference_of_steps():
     assert difference(before, before, []) == ""
     assert difference(before, [Step("mul", (0.25,)), before[1]], [0.5]) == ""
     assert difference(before, [Step("mul", (0.25,)), before[1]], [0.25]) == ""  # its root, in attention
+    assert difference(before, [Step("mul", (0.25,)), before[1]], [2.0]) == ""  # a quotient
     assert "mul with 0.5, then 0.25" in difference(before, [Step("mul", (0.25,)), before[1]], [])
     assert "otherwise" in difference(before, before[:1], [])
     depends = [Step("nonzero", ())]

@@ -74,7 +74,7 @@ def difference(before: Sequence[Step], after: Sequence[Step], ratios: Sequence[f
         before, after: the steps of two forward passes.
         ratios: by which numbers may have changed, because weights make up for that.
     """
-    allowed = [1.0, *ratios, *(math.sqrt(ratio) for ratio in ratios)]
+    allowed = [ratio**power for ratio in (1.0, *ratios) for power in (1, 0.5, -1)]  # attention takes roots
     if [step.name for step in before] != [step.name for step in after]:
         depends = any(step.name in OF_VALUES for step in before)
         return "" if depends else "without it, the code runs otherwise"
