@@ -14,24 +14,22 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.calls import call_model, sentence
+from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.meta import call_on_meta, with_values
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from .attention import head_parts
 from .channels import Channels, Coupled
-from .factors import Owners, settle_factors
+from .factors import settle_factors
 from .labels.classes import FROZEN
-from .labels.steps import Step, difference
 from .labels.trace import Traced, trace
 from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
-from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, sides_of
+from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
+from .trials import leave_wrong_groups_alone
 
 COUPLED = tp.prune_linear_out_channels
 """The handler of `CoupledChannels`."""
-
-WRONG = "removing it changes which channels belong together"
 
 
 class ChannelGraph(DependencyGraph):
@@ -123,9 +121,12 @@ class ChannelGraph(DependencyGraph):
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
         settle_factors(traced, model, self._forward, owners_of(model)[0])
         self.channels = Channels(traced)
+        self.channels.depthwise = {name for name, module in model.named_modules() if reads_one_channel(module)}
         self._bind()
+        self._tied_at_first: set[tuple[int, int]] = set()
         if verify:
-            self._leave_wrong_groups_alone()
+            self._tied_at_first = self.followed_again().classes.joined
+            leave_wrong_groups_alone(self)
         return self
 
     def on(self, model: nn.Module) -> ChannelGraph:
@@ -134,6 +135,7 @@ class ChannelGraph(DependencyGraph):
         graph.verbose, graph.model, graph.ignored_params = self.verbose, model, []
         graph.out_channel_groups, graph._forward = {}, self._forward
         graph.unknown, graph.averages = self.unknown, self.averages
+        graph._tied_at_first = self._tied_at_first
         name_modules(graph)
         names = {module: name for name, module in self.model.named_modules()}
         for kind, pruner in self.CUSTOMIZED_PRUNERS.items():
@@ -288,9 +290,40 @@ class ChannelGraph(DependencyGraph):
         Returns:
             What is wrong: layers whose channels are now tied to others than before. Empty if nothing is.
         """
-        return self._tied_otherwise(self._again())
+        return self.tied_otherwise(self.followed_again())
 
-    def _again(self) -> Traced:
+    def root_names(self) -> list[str]:
+        """The names of the roots of all groups."""
+        return [self._names[root] for root in self._roots]
+
+    def part_of(self, name: str, pick: Callable[[int], torch.Tensor]) -> ChannelGroup | None:
+        """The group of some channels of a root, equally many of each block; None if these are none.
+
+        Args:
+            name: the name of the root.
+            pick: gives positions among so many.
+        """
+        root = self.named_root(name)
+        shape = self._coupled[root].blocks.shape if root in self._coupled else (1, len(self._out_sides[root].labels))
+        picked = torch.stack([pick(shape[1]) + block * shape[1] for block in range(shape[0])])
+        if not picked.numel():
+            return None
+        return self.get_pruning_group(root, self._side(root, COUPLED).handler, picked.flatten().sort().values.tolist())
+
+    def leave_alone(self, reasons: Mapping[str, str]) -> None:
+        """Freeze the channels of roots.
+
+        Args:
+            reasons: why, by the names of the roots.
+        """
+        for name, why in reasons.items():
+            root = self.named_root(name)
+            labels = self._coupled[root].classes if root in self._coupled else self._out_sides[root].labels
+            self.channels.classes.freeze(labels, why)
+        self.channels.forget_frozen()
+        self._set_roots()
+
+    def followed_again(self) -> Traced:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return trace(
@@ -300,14 +333,11 @@ class ChannelGraph(DependencyGraph):
                 customized=self.customized(),
             )
 
-    def _tied_otherwise(self, again: Traced) -> list[str]:
-        single = {int(self.channels.classes.of(labels)) for labels in self.channels.axes.values() if len(labels) == 1}
-        wrong = {
-            label
-            for smaller, larger in again.classes.joined
-            for label in (smaller, larger)
-            if label != FROZEN and (smaller != FROZEN or larger not in single)  # a dimension of size 1 has no labels
-        }
+    def tied_otherwise(self, again: Traced) -> list[str]:
+        """The layers whose channels are tied to others than before, when the channels have been followed again."""
+        unseen = self.channels.singles()
+        pairs = again.classes.joined - self._tied_at_first
+        wrong = {label for pair in pairs if not unseen & set(pair) for label in pair} - {FROZEN}
         return sorted({side.name for side in self.sides if wrong & set(self.channels.classes.of(side.labels).tolist())})
 
     # ---- removing
@@ -327,6 +357,10 @@ class ChannelGraph(DependencyGraph):
         for key in side.keys:
             if self._owner[key] is not side or len(self.channels.axes[key]) != len(keep):
                 continue
+            if side.is_depthwise and len(keep) != self._size(key):  # whole groups go: with their input channels
+                self.channels.axes[key] = self.channels.axes[key][keep]
+                self._cut_keys.append(key)
+                continue
             module, attribute = self._owners[key[0]][0]
             tensor = getattr(module, attribute)
             groups = len(keep) // tensor.shape[key[1]]
@@ -338,13 +372,17 @@ class ChannelGraph(DependencyGraph):
             self._cut_keys.append(key)
         side.labels = side.labels[keep]
 
+    def _size(self, key: Key) -> int:
+        module, attribute = self._owners[key[0]][0]
+        return int(getattr(module, attribute).shape[key[1]])
+
     def finish(self, classes: torch.Tensor) -> None:
         """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
         self.channels.remove(classes, self.model, self._owners)
         for key in self._cut_keys:
             for side in self._sides_of[key]:
                 side.labels = self.channels.axes[side.keys[0]]
-                _fit_numbers(side)
+                fit_numbers(side)
         self._cut_keys.clear()
         for root, coupled in self._coupled.items():
             root.size = len(coupled.classes)  # type: ignore[assignment]
@@ -374,7 +412,7 @@ class ChannelGraph(DependencyGraph):
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
         self._owners, same_name = owners_of(self.model)
-        self.sides = sides_of(self, self.channels.axes, same_name)
+        self.sides = sides_of(self, self.channels.axes, same_name, self.channels.depthwise)
         order = {name: i for i, name in enumerate(self.channels.order)}
         self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
         self._owner: dict[Key, Side] = {}
@@ -441,103 +479,6 @@ class ChannelGraph(DependencyGraph):
                 found[module] = pruner.prune_in_channels == pruner.prune_out_channels
         return found
 
-    def _leave_wrong_groups_alone(self) -> None:
-        """Try to remove part of each group; freeze the classes of those that turn out to be wrong."""
-        steps = self._again().steps if self._roots else []
-        for _ in range(8):
-            roots = list(self._roots)
-            wrong = self._failing(roots, steps) if roots else {}
-            if not wrong:
-                return
-            for root, why in wrong.items():
-                labels = self._coupled[root].classes if root in self._coupled else self._out_sides[root].labels
-                self.channels.classes.freeze(labels, why)
-            self.channels.forget_frozen()
-            self._set_roots()
-
-    def _failing(self, roots: list[nn.Module], steps: list[Step]) -> dict[nn.Module, str]:
-        """Which of some groups cannot be pruned, and why; found by halving."""
-        why = self._trial(roots, steps)
-        if not why:
-            return {}
-        if len(roots) == 1:
-            return {roots[0]: why}
-        half = len(roots) // 2
-        return self._failing(roots[:half], steps) | self._failing(roots[half:], steps) or dict.fromkeys(roots, why)
-
-    def _trial(self, roots: list[nn.Module], steps: list[Step]) -> str:
-        """What goes wrong when a third of each group is removed at random positions; empty if nothing does.
-
-        Args:
-            roots: the groups.
-            steps: what the whole network computes.
-        """
-        generator = torch.Generator().manual_seed(0)
-        with self.trying():
-            removals = []
-            names = [self._names[root] for root in roots]
-            for name in names:
-                root = self.named_root(name)
-                blocks = self._coupled[root].blocks if root in self._coupled else None
-                if blocks is None:
-                    blocks = torch.arange(len(self._out_sides[root].labels))[None]
-                    picked = blocks
-                else:
-                    picked = torch.arange(blocks.numel()).reshape(blocks.shape)
-                size = picked.shape[1]
-                if size < 2:
-                    continue
-                count = max(1, size // 3)
-                idxs = torch.stack([row[torch.randperm(size, generator=generator)[:count]] for row in picked])
-                handler = self._side(root, COUPLED).handler
-                removals.append((root, handler, idxs.flatten().sort().values.tolist()))
-            try:
-                for root, handler, picks in removals:
-                    self.get_pruning_group(root, handler, picks).prune(record_history=False)
-                again = self._again()
-                wrong, changed = self._tied_otherwise(again), self.channels.changes_of_factors()
-            except Exception as error:
-                return f"the network fails without it ({sentence(error)})"
-        return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else difference(steps, again.steps, changed)
-
-
-def _fit_numbers(side: Side) -> None:
-    """Set the numbers of channels that a layer of PyTorch holds."""
-    layer: Any = side.layer
-    count = len(side.labels)
-    if isinstance(layer, tp.ops.TORCH_CONV):
-        if side.is_output:
-            per_group = layer.out_channels // layer.groups
-            if layer.in_channels == layer.groups > 1:
-                layer.in_channels = layer.groups = count // per_group
-            layer.out_channels = count
-        elif layer.in_channels != layer.groups or layer.groups == 1:
-            layer.in_channels = count
-    elif isinstance(layer, nn.Linear):
-        setattr(layer, "out_features" if side.is_output else "in_features", count)
-    else:
-        for attribute in ("num_features", "num_channels", "num_parameters", "embedding_dim"):
-            if attribute in vars(layer):
-                setattr(layer, attribute, count)
-        if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
-            layer.normalized_shape = (count,)
-
 
 def _same(outputs: Any) -> Any:
     return outputs
-
-
-def owners_of(model: nn.Module) -> tuple[Owners, dict[str, str]]:
-    """The owners of all parameters and buffers, and the first names of those that have several."""
-    owners: Owners = {}
-    same_name: dict[str, str] = {}
-    first_name: dict[int, str] = {}
-    for path, module in model.named_modules():
-        for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None:
-                name = f"{path}.{attribute}" if path else attribute
-                known = first_name.setdefault(id(tensor), name)
-                if known != name:
-                    same_name[name] = known
-                owners.setdefault(known, []).append((module, attribute))
-    return owners, same_name

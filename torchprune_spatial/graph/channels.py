@@ -47,6 +47,7 @@ class Channels:
         order: names of the layers, in the order in which they ran.
         equal_counts: tensors of labels ``[blocks, size]``: each block must lose equally many.
         removed: the classes that are removed, ``[labels]`` bool.
+        depthwise: names of convolutions of which each group read one channel at first.
     """
 
     def __init__(self, traced: Traced):
@@ -56,6 +57,7 @@ class Channels:
         self._by_attribute: dict[Attribute, Relation] = {}
         self._solve()
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self.depthwise: set[str] = set()
         self._at_first = [self._value(factor.terms) for factor in self._factors]
 
     def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
@@ -79,6 +81,17 @@ class Channels:
     def known(self) -> Known:
         """The labels, for following the channels again."""
         return Known(self.classes, self.axes, self.equal_counts)
+
+    def singles(self) -> set[int]:
+        """Classes that are all that is left of a dimension, or of a block: their labels cannot be told from none."""
+        rows = [labels[None] for labels in self.axes.values()] + self.equal_counts
+        found = set()
+        for blocks in rows:
+            classes = self.classes.of(blocks)
+            for row, gone in zip(classes, self.removed[classes], strict=True):
+                left = row[~gone].unique()
+                found.update(left.tolist() if len(left) == 1 else [])
+        return found
 
     def why(self, labels: torch.Tensor) -> str:
         """Why some of the labels cannot be removed; empty if all can."""

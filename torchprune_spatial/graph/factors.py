@@ -140,3 +140,19 @@ def _scale_rows(module: nn.Module, attribute: str, dim: int, rows: torch.Tensor,
     scaled = nn.Parameter(tensor * factors.reshape(shape), tensor.requires_grad)
     scaled.grad = tensor.grad
     module._parameters[attribute] = scaled
+
+
+def owners_of(model: nn.Module) -> tuple[Owners, dict[str, str]]:
+    """The owners of all parameters and buffers, and the first names of those that have several."""
+    owners: Owners = {}
+    same_name: dict[str, str] = {}
+    first_name: dict[int, str] = {}
+    for path, module in model.named_modules():
+        for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                name = f"{path}.{attribute}" if path else attribute
+                known = first_name.setdefault(id(tensor), name)
+                if known != name:
+                    same_name[name] = known
+                owners.setdefault(known, []).append((module, attribute))
+    return owners, same_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,7 @@ class Side:
         labels: the labels of its channels, ``[channels]``.
         keys: the dimensions of tensors that lose entries with the channels.
         name: the name of the layer, or of the tensor.
+        is_depthwise: whether each group of the convolution reads one channel, and disappears with it.
     """
 
     layer: nn.Module
@@ -104,15 +105,19 @@ class Side:
     labels: torch.Tensor
     keys: list[Key]
     name: str
+    is_depthwise: bool = False
 
 
-def sides_of(graph: DependencyGraph, axes: Axes, same_name: dict[str, str]) -> list[Side]:
+def sides_of(
+    graph: DependencyGraph, axes: Axes, same_name: dict[str, str], depthwise: Container[str] = ()
+) -> list[Side]:
     """The sides of all layers of a network that have labels.
 
     Args:
         graph: the graph, for its network and its pruners.
         axes: the labels of all tensors.
         same_name: for parameters that several modules share, the name under which their labels are found.
+        depthwise: names of convolutions of which each group read one channel before pruning.
     """
     keys_in: dict[str, list[Key]] = defaultdict(list)
     for name, dim in axes:
@@ -123,6 +128,7 @@ def sides_of(graph: DependencyGraph, axes: Axes, same_name: dict[str, str]) -> l
     for name, module in graph.model.named_modules():
         keys = keys_in.pop(name, [])
         for side in _sides_of_layer(graph, name, module, keys, axes):
+            side.is_depthwise = name in depthwise
             sides.append(side)
             keys = [key for key in keys if key not in side.keys]
         sides += _sides_of_tensors(keys, axes)
@@ -192,3 +198,30 @@ def _attribute(name: str, layer: str) -> str:
     rest = name[len(layer) + 1 :] if layer else name
     parts = rest.split(".")
     return parts[1] if parts[0] == "parametrizations" and len(parts) > 1 else parts[0]
+
+
+def reads_one_channel(layer: Any) -> bool:
+    """Whether each group of a convolution reads one channel."""
+    return isinstance(layer, tp.ops.TORCH_CONV) and layer.in_channels == layer.groups > 1
+
+
+def fit_numbers(side: Side) -> None:
+    """Set the numbers of channels that a layer of PyTorch holds."""
+    layer: Any = side.layer
+    count = len(side.labels)
+    if isinstance(layer, tp.ops.TORCH_CONV):
+        if side.is_output:
+            per_group = layer.out_channels // layer.groups
+            if side.is_depthwise:
+                layer.in_channels = layer.groups = count // per_group
+            layer.out_channels = count
+        elif not side.is_depthwise:
+            layer.in_channels = count
+    elif isinstance(layer, nn.Linear):
+        setattr(layer, "out_features" if side.is_output else "in_features", count)
+    else:
+        for attribute in ("num_features", "num_channels", "num_parameters", "embedding_dim"):
+            if attribute in vars(layer):
+                setattr(layer, attribute, count)
+        if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+            layer.normalized_shape = (count,)

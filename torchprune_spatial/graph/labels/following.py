@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .classes import LabelClasses, compressed, varying
 from .steps import Step
-from .storages import LabelledStorages
+from .storages import LabelledStorages, storage_key
 
 Tracks = list[torch.Tensor]
 
@@ -99,10 +99,14 @@ class Following:
     def _against_unlabelled(self, track: torch.Tensor, other: torch.Tensor) -> Tracks:
         """The result of combining labels with values that have none: these must repeat, or they cannot shrink."""
         dims = varying(track)
-        if all(other.shape[dim] > 1 for dim in dims) and not any(repeats(other, dim) for dim in dims):
+        if all(other.shape[dim] > 1 for dim in dims) and not any(self.adapts(other, dim) for dim in dims):
             self.freeze(track, "it is combined with values that cannot lose a channel")
             return []
         return [track]
+
+    def adapts(self, tensor: torch.Tensor, dim: int) -> bool:
+        """Whether an unlabelled tensor could be shorter or longer along a dimension: its values repeat by their making."""
+        return storage_key(tensor) not in self.storages.parameters and repeats(tensor, dim)
 
     def elementwise(self, tensors: Sequence[torch.Tensor], shape: Sequence[int]) -> Tracks:
         """Unite the labels of tensors that are combined element by element; the tracks of the result."""

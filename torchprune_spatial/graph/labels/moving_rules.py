@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .classes import FROZEN, compressed, varying
-from .following import Following, Tracks, on_cpu, repeats, tensors_in
+from .following import Following, Tracks, on_cpu, tensors_in
 from .rules import Call, register_rule
 
 PICKED = "it is picked out by its position"
@@ -127,7 +127,7 @@ def _join_kind(
         for line in lines[1:]:
             following.classes.unite(lines[0], line)
         for tensor, track in zip(parts, tracks, strict=True):
-            if track is None and not all(repeats(tensor, d) for d in across):
+            if track is None and not all(following.adapts(tensor, d) for d in across):
                 following.freeze(lines[0], "it is concatenated with values that cannot lose a channel")
         return following.classes.of(lines[0])
     pieces = []
@@ -135,7 +135,7 @@ def _join_kind(
         size = [tensor.shape[d] if d == dim else 1 for d in range(tensor.dim())]
         if track is not None:
             piece = following.classes.of(track)
-        elif _constant(tensor):  # a filler can have any number of channels
+        elif following.adapts(tensor, dim) and _constant(tensor):  # a filler can have any number of channels
             piece = following.classes.new(tensor.shape[dim]).reshape(size)
         else:
             piece = torch.tensor(FROZEN)

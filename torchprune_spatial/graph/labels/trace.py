@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
-from . import moving_rules  # noqa: F401  (registers its rules)
+from . import moving_rules, size_rules  # noqa: F401  (they register their rules)
 from .classes import LabelClasses
 from .counts import Numbers, labels_in
 from .following import Following, tensors_in
