@@ -20,7 +20,7 @@ from resolution_scaling.ground.put_back import restoring_attributes
 
 from .attention import head_parts
 from .channels import Channels, Coupled
-from .factors import settle_factors
+from .factors import owners_of, settle_factors
 from .labels.classes import FROZEN
 from .labels.trace import Traced, trace
 from .private_names import group_item, name_modules, record
@@ -324,6 +324,7 @@ class ChannelGraph(DependencyGraph):
         self._set_roots()
 
     def followed_again(self) -> Traced:
+        """Follow the channels through the model as it is now, with the labels that are left."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return trace(

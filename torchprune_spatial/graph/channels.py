@@ -85,7 +85,7 @@ class Channels:
     def singles(self) -> set[int]:
         """Classes that are all that is left of a dimension, or of a block: their labels cannot be told from none."""
         rows = [labels[None] for labels in self.axes.values()] + self.equal_counts
-        found = set()
+        found: set[int] = set()
         for blocks in rows:
             classes = self.classes.of(blocks)
             for row, gone in zip(classes, self.removed[classes], strict=True):

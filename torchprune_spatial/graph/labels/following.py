@@ -105,7 +105,7 @@ class Following:
         return [track]
 
     def adapts(self, tensor: torch.Tensor, dim: int) -> bool:
-        """Whether an unlabelled tensor could be shorter or longer along a dimension: its values repeat by their making."""
+        """Whether an unlabelled tensor could be longer along a dimension: its values repeat as it was made."""
         return storage_key(tensor) not in self.storages.parameters and repeats(tensor, dim)
 
     def elementwise(self, tensors: Sequence[torch.Tensor], shape: Sequence[int]) -> Tracks:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._pytree import tree_leaves
 
-from .counts import Labels, Terms
+from .counts import Count, Labels, Terms
 from .sizes import BEFORE, LITERAL, WATCHED, Sizes, Watch
 
 

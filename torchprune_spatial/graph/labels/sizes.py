@@ -130,6 +130,7 @@ class Sizes(TorchFunctionMode):
 
     @staticmethod
     def row_of(track: torch.Tensor, dim: int) -> torch.Tensor:
+        """The first row of labels along a dimension, ``[size]``."""
         return track.movedim(dim, -1).reshape(-1, track.shape[dim])[0]
 
     @staticmethod
