@@ -335,15 +335,17 @@ class ChannelGraph(DependencyGraph):
                 store = module._parameters if attribute in module._parameters else module._buffers
                 store[attribute] = new  # type: ignore[assignment]
             self.channels.axes[key] = self.channels.axes[key][keep]
+            self._cut_keys.append(key)
         side.labels = side.labels[keep]
 
     def finish(self, classes: torch.Tensor) -> None:
         """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
         self.channels.remove(classes, self.model, self._owners)
-        for side in self.sides:
-            if side.keys:
+        for key in self._cut_keys:
+            for side in self._sides_of[key]:
                 side.labels = self.channels.axes[side.keys[0]]
-            _fit_numbers(side)
+                _fit_numbers(side)
+        self._cut_keys.clear()
         for root, coupled in self._coupled.items():
             root.size = len(coupled.classes)  # type: ignore[assignment]
             self.out_channel_groups[root] = max(1, len(coupled.blocks))
@@ -376,9 +378,15 @@ class ChannelGraph(DependencyGraph):
         order = {name: i for i, name in enumerate(self.channels.order)}
         self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
         self._owner: dict[Key, Side] = {}
+        self._sides_of: dict[Key, list[Side]] = {}
         for side in self.sides:
             for key in side.keys:
                 self._owner.setdefault(key, side)
+                self._sides_of.setdefault(key, []).append(side)
+        self._cut_keys: list[Key] = []
+        self._labels = torch.cat([side.labels for side in self.sides] or [torch.zeros(0, dtype=torch.long)])
+        sizes = torch.tensor([len(side.labels) for side in self.sides], dtype=torch.long)
+        self._label_sides = torch.arange(len(self.sides)).repeat_interleave(sizes)
         self.module2node = {side.layer: Node(side.layer, None, side.name) for side in self.sides}
         self._out_sides = {side.layer: side for side in self.sides if side.is_output}
         self._in_sides = {side.layer: side for side in self.sides if not side.is_output}
@@ -418,9 +426,11 @@ class ChannelGraph(DependencyGraph):
         return side
 
     def _sides_with(self, classes: torch.Tensor) -> list[Side]:
+        """The sides that have channels of some classes."""
         chosen = torch.zeros(len(self.channels.classes.root), dtype=torch.bool)
         chosen[classes] = True
-        return [side for side in self.sides if bool(chosen[self.channels.classes.of(side.labels)].any())]
+        found = self._label_sides[chosen[self.channels.classes.of(self._labels)]].unique().tolist()
+        return [self.sides[i] for i in found]
 
     def customized(self) -> dict[nn.Module, bool]:
         """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,7 +13,7 @@ import torch.nn as nn
 from .attention import scales_queries
 from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
-from .labels.counts import Attribute, Labels, Terms
+from .labels.counts import Attribute, Labels, Terms, labels_in
 from .labels.moves import Moves, linear
 from .labels.sizes import Relation
 from .labels.trace import Known, Traced
@@ -60,6 +60,8 @@ class Channels:
 
     def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
         """Unite the labels at equal positions of the tensors of each group, and solve what is demanded again."""
+        if not groups:
+            return
         for first, *others in groups:
             for other in others:
                 self.classes.unite(first, other)
@@ -153,9 +155,27 @@ class Channels:
 
     def remove(self, classes: torch.Tensor, model: nn.Module, owners: Owners) -> None:
         """Note that classes are removed, and fit attributes and factors of the network to that."""
-        before = [self._value(factor.terms) for factor in self._factors]
+        gone = torch.zeros_like(self.removed)
+        gone[classes] = True
+
+        def touches(labels: torch.Tensor) -> bool:
+            return bool(gone[self.classes.of(labels)].any())
+
+        attributes = [
+            attribute
+            for attribute, relation in self._by_attribute.items()
+            if touches(relation.labels) or any(map(touches, labels_in(relation.terms)))
+        ]
+        factors = [
+            factor
+            for factor in self._factors
+            if any(v in attributes if isinstance(v, Attribute) else touches(v.labels) for p in factor.terms for v in p)
+        ]
+        before = [self._value(factor.terms) for factor in factors]
         self.removed[classes] = True
         for move in self._moves:
+            if not touches(move.blocks):
+                continue
             rows = [row[~self.removed[row]] for row in move.blocks]
             rows = [row for row in rows if len(row)]
             if rows and len({len(row) for row in rows}) == 1:
@@ -166,10 +186,10 @@ class Channels:
             else:
                 move.blocks = move.blocks[:0]
         self._moves = [move for move in self._moves if move.blocks.numel()]
-        self._fit_attributes(model)
-        for factor, old in zip(self._factors, before, strict=True):
+        self._fit_attributes(model, attributes)
+        for factor, old in zip(factors, before, strict=True):
             new = self._value(factor.terms)
-            if new != old and new and old:
+            if new != old and new and old and not next(model.parameters()).is_meta:
                 scale_weights(self.axes, factor.makers, float(old / new) ** factor.power, owners)
                 module: Any = model.get_submodule(factor.module)
                 if scales_queries(module):  # `update_attention` has nothing left to do
@@ -210,11 +230,10 @@ class Channels:
         lost = self._lost(row) - sum(f * self._lost(v.labels) for v, f in terms.items() if isinstance(v, Labels))
         return value - lost / terms[attribute]
 
-    def _fit_attributes(self, model: nn.Module) -> None:
-        """Give the attributes of modules the values that fit."""
-        modules = dict(model.named_modules())
-        for attribute in self._by_attribute:
-            value, own = int(self._attribute(attribute)), modules[attribute.module].__dict__
+    def _fit_attributes(self, model: nn.Module, attributes: Iterable[Attribute]) -> None:
+        """Give attributes of modules the values that fit."""
+        for attribute in attributes:
+            value, own = int(self._attribute(attribute)), model.get_submodule(attribute.module).__dict__
             old = own[attribute.name]
             if attribute.position >= 0:
                 items = list(old)

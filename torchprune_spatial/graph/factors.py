@@ -117,7 +117,10 @@ def scale_weights(
     axes: Axes, makers: torch.Tensor, scale: float, owners: Mapping[str, list[tuple[nn.Module, str]]]
 ) -> None:
     """Multiply the weights with some labels, and the biases beside them: new tensors take their places."""
+    least, most = int(makers.min()), int(makers.max())
     for (name, dim), labels in axes.items():
+        if not len(labels) or int(labels[-1]) < least or int(labels[0]) > most:  # labels of an axis ascend
+            continue
         rows = torch.isin(labels, makers)
         if not rows.any():
             continue

@@ -38,9 +38,9 @@ def check_removal(net, seed):
     removed = reference.choice(Random(seed))
     masks, zeros = reference.masks(removed), zeroed(net, removed)
     found, expected = outputs(sliced(net, removed), inputs), masked(zeros, masks, inputs)
-    assert same_values(found, expected), f"{net}\nremoved: {sorted(removed)}"
+    assert same_values(found, expected), f"removed: {sorted(removed)}"
     if zeros_suffice(net):
-        assert same_values(found, outputs(zeros, inputs)), f"{net}\nremoved: {sorted(removed)}"
+        assert same_values(found, outputs(zeros, inputs)), f"removed: {sorted(removed)}"
 
 
 def check_necessity(net, seed):
@@ -51,11 +51,11 @@ def check_necessity(net, seed):
     ]
     for labels in random.sample(unconstrained, min(2, len(unconstrained))):
         part = set(random.sample(sorted(labels), random.randint(1, len(labels) - 1)))
-        assert not works_without(net, reference, part, inputs), f"{net}\n{sorted(part)} of {sorted(labels)}"
+        assert not works_without(net, reference, part, inputs), f"{sorted(part)} of {sorted(labels)}"
     stuck = [c for c in reference.follower.classes() if c & reference.frozen and reference.leaves_some(c, 2)]
     stuck = [c for c in stuck if c == reference.compared(c)]
     for labels in random.sample(stuck, min(2, len(stuck))):
-        assert not works_without(net, reference, labels, inputs), f"{net}\nfrozen: {sorted(labels)}"
+        assert not works_without(net, reference, labels, inputs), f"frozen: {sorted(labels)}"
 
 
 def works_without(net, reference, removed, inputs):
@@ -84,7 +84,7 @@ def test_no_class_is_too_large(net, seed):
 
 @pytest.mark.slow
 @settings(max_examples=1000, phases=GENERATE)
-@given(networks(recipes=(4, 16)), st.integers(0, 1000))
+@given(networks(recipes=(3, 10)), st.integers(0, 1000))
 def test_removal_from_many_networks(net, seed):
     on_smallest(check_removal, net, seed)
     on_smallest(check_necessity, net, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ from .classes import FROZEN, LabelClasses
 from .counts import Attribute, Labels, Numbers, Terms
 from .sizes import Relation
 
-Row = dict[int | Attribute, Fraction]
+Row = Counter[int | Attribute]
 """An equation: the sum of factors times what is lost of each class (or attribute) is zero."""
 
 MOST_MOVES = 16
@@ -52,7 +52,7 @@ class Moves:
         self._fix_factors(relations, numbers)
         rows = {_normalized(row): row for row in _rows(classes, equal_counts, relations, numbers)}
         rows.pop((), None)
-        columns: dict[int | Attribute, list[tuple[int, Fraction]]] = defaultdict(list)
+        columns: dict[int | Attribute, list[tuple[int, int]]] = defaultdict(list)
         for i, row in enumerate(rows.values()):
             for unknown, factor in row.items():
                 columns[unknown].append((i, factor))
@@ -111,44 +111,46 @@ def _rows(
         seen.add(key)
         first, *others = blocks.tolist()
         for other in others:
-            row: Row = defaultdict(Fraction)
-            for label in first:
-                row[label] += 1
-            for label in other:
-                row[label] -= 1
+            row: Row = Counter(first)
+            row.subtract(other)
             yield row
     for relation in relations:
-        row = defaultdict(Fraction)
+        terms = linear(relation.terms, numbers, numbers.values)
+        scale = math.lcm(1, *(factor.denominator for _, factor in terms))
+        row = Counter()
         for label in classes.of(torch.atleast_2d(relation.labels)[0]).tolist():
-            row[label] += 1
-        for variable, factor in linear(relation.terms, numbers, numbers.values):
+            row[label] += scale
+        for variable, factor in terms:
+            of_one = int(factor * scale)
             if isinstance(variable, Labels):
                 for label in classes.of(variable.labels).tolist():
-                    row[label] -= factor
+                    row[label] -= of_one
             else:
-                row[variable] -= factor
+                row[variable] -= of_one
         yield row
 
 
-def _normalized(row: Row) -> tuple[tuple[int | Attribute, Fraction], ...]:
-    """Drop what is frozen; let the factors be whole numbers without common divisors; as a key, too."""
+def _place(unknown: int | Attribute) -> tuple[int, str]:
+    return (unknown, "") if isinstance(unknown, int) else (-1, str(unknown))
+
+
+def _normalized(row: Row) -> tuple[tuple[int | Attribute, int], ...]:
+    """Drop what is frozen, and common divisors; as a key, too."""
     for unknown in [u for u, factor in row.items() if factor == 0 or u == FROZEN]:
         del row[unknown]
     if not row:
         return ()
-    scale = math.lcm(*(f.denominator for f in row.values()))
-    divisor = math.gcd(*(int(f * scale) for f in row.values()))
-    order = sorted(row, key=str)
-    sign = 1 if row[order[0]] > 0 else -1
+    order = sorted(row, key=_place)
+    divisor = math.gcd(*row.values()) * (1 if row[order[0]] > 0 else -1)
     for unknown in row:
-        row[unknown] = row[unknown] * scale * sign / divisor
+        row[unknown] //= divisor
     return tuple((unknown, row[unknown]) for unknown in order)
 
 
 def _components(
     members: list[list[int]],
-    columns: list[list[tuple[int, Fraction]]],
-    attributes: list[list[tuple[int, Fraction]]],
+    columns: list[list[tuple[int, int]]],
+    attributes: list[list[tuple[int, int]]],
     rows: int,
 ) -> Iterator[tuple[list[list[int]], Any]]:
     """The cells that depend on each other, with their equations: a column a cell, then one an attribute."""

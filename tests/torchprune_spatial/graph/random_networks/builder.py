@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .convolutions import Convolution, Linear
-from .elementwise import Add, Multiply
 from .network import Network, Operation, Step
-from .norms import BatchNorm
+from .operations.convolutions import Convolution, Linear
+from .operations.elementwise import Add, Multiply
+from .operations.norms import BatchNorm
 
 WIDTHS = (2, 3, 4, 4, 6, 8, 8)
 MOST_CHANNELS = 16

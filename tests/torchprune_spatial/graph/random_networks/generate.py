@@ -7,7 +7,8 @@ from random import Random
 
 from .builder import Builder, DoesNotFit
 from .network import Network, randomize
-from .recipes import ALL, SIMPLE, tokens
+from .recipes import ALL, SIMPLE
+from .recipes.moving import tokens
 
 IMAGES = {1: (4,), 2: (4, 4), 3: (2, 2, 2)}
 

@@ -9,11 +9,11 @@ from random import Random
 import torch
 from torch import nn
 
-from .attention import AttentionLayer
-from .convolutions import Convolution
-from .elementwise import Activation
 from .labels import Coordinate, Labelled, coordinates
 from .network import Network, mask_of
+from .operations.attention import AttentionLayer
+from .operations.convolutions import Convolution
+from .operations.elementwise import Activation
 
 
 class Reference:

@@ -10,7 +10,11 @@ from .network import Network
 
 
 def on_smallest(check: Callable[..., None], net: Network, *args: Any) -> None:
-    """Run a check; if it fails, run it on ever smaller networks as long as it does, and raise the last error."""
+    """Run a check; if it fails, run it on ever smaller networks as long as it does.
+
+    Raises:
+        AssertionError: with the smallest network that fails, and why.
+    """
     error = _error(check, net, *args)
     while error is not None:
         last = error
@@ -20,7 +24,7 @@ def on_smallest(check: Callable[..., None], net: Network, *args: Any) -> None:
                 net = candidate
                 break
         else:
-            raise last
+            raise AssertionError(f"{net}\n{type(last).__name__}: {last}") from last
 
 
 def _error(check: Callable[..., None], *args: Any) -> Exception | None:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..labels import NONE, Labelled
+from ..network import Operation
 from .convolutions import follow_linear
-from .labels import NONE, Labelled
-from .network import Operation
 
 
 def attend(q, k, v, scale, bias, sdpa):

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 
-from .labels import Labelled
-from .network import Operation
+from ..labels import Labelled
+from ..network import Operation
 
 ACTIVATIONS = {
     "relu": F.relu,

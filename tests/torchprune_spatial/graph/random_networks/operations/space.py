@@ -6,9 +6,9 @@ import dataclasses
 
 import torch.nn.functional as F
 
-from .labels import NONE, Labelled, moved
+from ..labels import NONE, Labelled, moved
+from ..network import Operation
 from .movement import same_dimensions
-from .network import Operation
 
 MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 MEAN_POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 
-from .labels import NONE, Labelled, moved
-from .network import Operation
+from ..labels import NONE, Labelled, moved
+from ..network import Operation
 
 
 def same_dimensions(rank):

@@ -7,8 +7,8 @@ import dataclasses
 import torch.nn.functional as F
 from torch import nn
 
-from .labels import NONE, Labelled
-from .network import Operation
+from ..labels import NONE, Labelled
+from ..network import Operation
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

@@ -1,0 +1,1 @@
+"""What networks are made of: each operation runs, runs under masks, and follows labels in plain loops."""
