@@ -35,9 +35,11 @@ def settle_factors(traced: Traced, model: nn.Module, forward: Callable[[], Any],
         model, forward: the model, and what runs it.
         owners: of all parameters.
     """
-    trials = _Trials(traced.axes, model, forward, owners)
     seen = [factor for factor in traced.factors if factor.places]  # the others are known for certain
-    wrong = _settle(seen, trials) if seen else []
+    if not seen:
+        return
+    trials = _Trials(traced.axes, model, forward, owners)
+    wrong = _settle(seen, trials)
     if wrong and not trials.repeatable():
         return  # outputs are random: nothing can be found out
     for factor in wrong:
