@@ -1,7 +1,7 @@
 """What `prune_to` takes with each of its graphs: ``ChannelGraph``, and Torch-Pruning's own.
 
 ``python -m benchmarks.graphs`` prints a table. Each run is a process of its own, with one thread, so that its peak of
-memory can be read; the graphs take turns. It needs timm and torchvision.
+memory can be read, and gets 8 GiB at most; the graphs take turns. It needs timm and torchvision.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -26,14 +27,18 @@ from tqdm import tqdm
 from benchmarks import publish, seconds
 
 NETWORKS = {
-    "resnest14d (timm)": "timm:create_model('resnest14d')",
-    "densenet121 (torchvision)": "torchvision:models.densenet121()",
-    "swin_t (torchvision)": "torchvision:models.swin_t()",
+    "resnest14d": "timm:create_model('resnest14d')",
+    "densenet121": "torchvision:models.densenet121()",
+    "swin_t": "torchvision:models.swin_t()",
 }
 """The networks, and how they are made: a package, and an expression in it."""
 
 WAYS = ("forward", "torch-pruning", "channels")
 """What is run: a forward pass alone, and `prune_to` with each graph."""
+
+
+MEMORY_BYTES = 8 * 2**30
+"""More than this a process does not get: lists of indices can fill a machine."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,18 @@ class Run:
         seconds: of the forward pass, or of `prune_to`; None if it was stopped.
         peak_bytes: the most memory that the process had; everything that it imports is part of it.
         says: what it printed last, if it failed.
+        at_least: the seconds after which it was stopped; 0 if it was not.
     """
 
     seconds: float | None
     peak_bytes: int
     says: str = ""
+    at_least: float = 0.0
 
 
 def here(network: str, way: str, size: int) -> None:
     """Run a network in this process, and print the seconds."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     package, expression = NETWORKS[network].split(":")
@@ -88,9 +96,10 @@ def apart(network: str, way: str, size: int, limit: float) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if process.returncode == -signal.SIGKILL:
-        return Run(None, peak, f"stopped after {limit:.0f} s")
+        return Run(None, peak, f"stopped after {limit:.0f} s", limit)
     if process.returncode != 0:
-        return Run(None, peak, printed[-1] if printed else f"exit status {process.returncode}")
+        says = printed[-1] if printed else f"exit status {process.returncode}"
+        return Run(None, peak, f"more than {MEMORY_BYTES / 2**30:.0f} GiB" if says == "MemoryError" else says)
     return Run(float(printed[-1]), peak)
 
 
@@ -101,17 +110,17 @@ def row(network: str, runs: dict[str, list[Run]]) -> dict[str, str]:
     cells = {"network": network}
     for way in WAYS:
         cells[f"{way}, s"] = f"{statistics.median(taken[way]):.2f}" if taken[way] else runs[way][0].says
-    if taken["channels"] and taken["torch-pruning"]:
-        times = statistics.median(taken["torch-pruning"]) / statistics.median(taken["channels"])
-        cells["torch-pruning / channels"] = f"{times:.1f}"
-    else:
-        cells["torch-pruning / channels"] = ""
+    ours, theirs = taken["channels"] or [0.0], taken["torch-pruning"] or [runs["torch-pruning"][0].at_least]
+    ratio = statistics.median(theirs) / statistics.median(ours) if taken["channels"] else 0.0
+    more = "" if taken["torch-pruning"] else "> "
+    cells["torch-pruning / channels"] = f"{more}{ratio:.1f}" if ratio else ""
     return cells | {f"{way}, MiB": f"{peaks[way]:.0f}" for way in WAYS}
 
 
 def main() -> None:
     """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="default: all")
     parser.add_argument("--size", type=int, default=224, help="of the images, px (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=300, help="seconds a run may take (default: %(default)s)")
@@ -121,9 +130,14 @@ def main() -> None:
     if arguments.here:
         here(*arguments.here, arguments.size)
         return
-    options = [f"--size {arguments.size}", f"--rounds {arguments.rounds}", f"--limit {arguments.limit:g}"]
+    options = [
+        f"--networks {' '.join(arguments.networks)}",
+        f"--size {arguments.size}",
+        f"--rounds {arguments.rounds}",
+        f"--limit {arguments.limit:g}",
+    ]
     options += [f"--output {arguments.output}"] if arguments.output else []
-    runs: dict[str, dict[str, list[Run]]] = {network: {way: [] for way in WAYS} for network in NETWORKS}
+    runs: dict[str, dict[str, list[Run]]] = {network: {way: [] for way in WAYS} for network in arguments.networks}
     for _ in tqdm(range(arguments.rounds), desc="rounds"):
         for network, of_network in runs.items():
             for way, of_way in of_network.items():
