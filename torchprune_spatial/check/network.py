@@ -18,6 +18,7 @@ from resolution_scaling.ground.calls import call_model, sentence
 from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.progress import progress as with_bar
 from resolution_scaling.ground.progress import showing_progress
+from resolution_scaling.ground.put_back import restoring_attributes
 
 from ..graph.attention import attention_heads
 from ..graph.channel_graph import ChannelGraph
@@ -139,7 +140,7 @@ def _output_layers(model: nn.Module, example_inputs: Any, options: Mapping[str, 
     """Names of the layers that produce the outputs of a network."""
     names = {module: name for name, module in model.named_modules() if isinstance(module, CHANNEL_LAYERS)}
     trace = OutputTrace(names)
-    with evaluating(model), trace.recording(model):
+    with restoring_attributes(model), evaluating(model), trace.recording(model):
         behind = trace.layers_behind((options.get("forward_fn") or call_model)(model, example_inputs))
     return [name for module, name in names.items() if module in behind]
 

@@ -93,7 +93,7 @@ def linear(terms: Terms, numbers: Numbers, value_of: dict[Attribute, int]) -> li
         unknown = [v for v in product if v not in numbers.fixed]
         for variable in product:
             if variable in numbers.fixed:
-                factor = factor * value_of[variable]
+                factor = factor * (value_of[variable] if isinstance(variable, Attribute) else len(variable.labels))
         if len(unknown) == 1:
             result.append((unknown[0], factor))
     return result

@@ -15,7 +15,7 @@ PICKED = "it is picked out by its position"
 
 
 @register_rule(
-    *("roll", "flip", "repeat", "pixel_unshuffle", "im2col", "rot90", "diagonal_copy", "unfold_copy", "view_copy"),
+    *("roll", "flip", "repeat", "pixel_unshuffle", "rot90", "diagonal_copy", "unfold_copy", "view_copy"),
     *("repeat_interleave", "channel_shuffle", "native_channel_shuffle", "expand_copy", "permute_copy", "_reshape_copy"),
 )
 def move(following: Following, call: Call) -> None:
@@ -38,6 +38,18 @@ def pixel_shuffle(following: Following, call: Call) -> None:
             channels = left.expand(*left.shape[:-3], x.shape[-3], 1, 1)
             grid = channels.reshape(*left.shape[:-3], -1, factor * factor, 1)
             tracks.append(following.classes.unite_along(grid, grid.dim() - 2))
+    following.set(call.output, tracks)
+
+
+@register_rule("im2col")
+def unfold(following: Following, call: Call) -> None:
+    """Patches of an image: each channel appears at all positions of the kernel."""
+    x, kernel = call.args[:2]
+    tracks = []
+    for track in following.get(x):
+        left = following.collapse(track, (x.dim() - 1, x.dim() - 2), PICKED)
+        if left is not None:
+            tracks.append(left.squeeze(-1).repeat_interleave(math.prod(kernel), -2))
     following.set(call.output, tracks)
 
 
