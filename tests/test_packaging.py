@@ -73,7 +73,7 @@ def test_extras_are_those_that_the_readme_names(built):
 
 def test_the_packages_need_what_they_import_when_they_are_imported(built):
     needed = {re.split(r"[^\w.-]", line)[0] for line in built[2].get_all("Requires-Dist") if "extra ==" not in line}
-    assert needed == {"tabulate", "torch", "torch-pruning", "tqdm"}
+    assert needed == {"scipy", "tabulate", "torch", "torch-pruning", "tqdm"}
 
 
 def test_versions_that_are_claimed_were_tried(built):
