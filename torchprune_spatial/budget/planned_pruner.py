@@ -75,18 +75,22 @@ class PlannedPruner(tp.pruner.BasePruner):
     def _planned(self) -> Iterator[Group]:
         if self._has_ratios:
             yield from super().step(interactive=True)
-        for name, kept in self._kept.items():
-            scored, everything = cast(ScoredGroup, self._groups[name]), group_at(self.DG, name)
-            if len(everything[0].idxs) != len(scored.scores):
-                raise ValueError(
-                    f"the group of {name!r} has {len(everything[0].idxs)} channels, but had {len(scored.scores)} when "
-                    "it was scored: is forward random?"
-                )
-            group = group_at(self.DG, name, [everything[0].idxs[position] for position in scored.removed(kept)])
-            if self.DG.check_pruning_group(group):
-                yield group
-            else:
-                self.refused.add(name)
+        waiting, pruned = dict(self._kept), True
+        while pruned:  # a group may be refused only until others have been pruned
+            pruned = False
+            for name, kept in list(waiting.items()):
+                scored, everything = cast(ScoredGroup, self._groups[name]), group_at(self.DG, name)
+                if len(everything[0].idxs) != len(scored.scores):
+                    raise ValueError(
+                        f"the group of {name!r} has {len(everything[0].idxs)} channels, but had {len(scored.scores)} "
+                        "when it was scored: is forward random?"
+                    )
+                group = group_at(self.DG, name, [everything[0].idxs[position] for position in scored.removed(kept)])
+                if self.DG.check_pruning_group(group):
+                    del waiting[name]
+                    pruned = True
+                    yield group
+        self.refused.update(waiting)
 
     def _take_attention(self, model: nn.Module, num_heads: Mapping[nn.Module, int]) -> dict[nn.Module, float]:
         """Remove the groups of attention heads from the plan, and return pruning ratios for them instead."""

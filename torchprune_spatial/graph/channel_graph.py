@@ -229,7 +229,7 @@ class ChannelGraph(DependencyGraph):
 
     def check_pruning_group(self, group: Any) -> bool:
         """Whether every layer keeps a channel, and the code can have the numbers of channels that are left."""
-        return super().check_pruning_group(group) and self.channels.allow(group.classes)
+        return super().check_pruning_group(group) and not self.channels.refusal(group.classes)
 
     def load_pruning_history(self, pruning_history: list[Any]) -> None:
         """Redo a pruning that was recorded by ``pruning_history()`` of a `ChannelGraph`."""
@@ -296,19 +296,18 @@ class ChannelGraph(DependencyGraph):
         """The names of the roots of all groups."""
         return [self._names[root] for root in self._roots]
 
-    def part_of(self, name: str, pick: Callable[[int], torch.Tensor]) -> ChannelGroup | None:
-        """The group of some channels of a root, equally many of each block; None if these are none.
-
-        Args:
-            name: the name of the root.
-            pick: gives positions among so many.
-        """
+    def blocks_of(self, name: str) -> torch.Tensor:
+        """The classes of a root by its name, ``[blocks, size]``: each block must lose equally many."""
         root = self.named_root(name)
-        shape = self._coupled[root].blocks.shape if root in self._coupled else (1, len(self._out_sides[root].labels))
-        picked = torch.stack([pick(shape[1]) + block * shape[1] for block in range(shape[0])])
-        if not picked.numel():
-            return None
-        return self.get_pruning_group(root, self._side(root, COUPLED).handler, picked.flatten().sort().values.tolist())
+        if root in self._coupled:
+            return self._coupled[root].blocks
+        return self.channels.classes.of(self._out_sides[root].labels)[None]
+
+    def part_of(self, name: str, positions: torch.Tensor) -> ChannelGroup:
+        """The group of the channels of a root at the same positions of each block."""
+        root, (count, size) = self.named_root(name), self.blocks_of(name).shape
+        idxs = (positions + torch.arange(count)[:, None] * size).flatten().sort().values
+        return self.get_pruning_group(root, self._side(root, COUPLED).handler, idxs.tolist())
 
     def leave_alone(self, reasons: Mapping[str, str]) -> None:
         """Freeze the channels of roots.

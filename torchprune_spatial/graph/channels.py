@@ -13,7 +13,7 @@ import torch.nn as nn
 from .attention import scales_queries
 from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
-from .labels.counts import Attribute, Labels, Terms, labels_in
+from .labels.counts import Attribute, Condition, Labels, Terms, Variable, labels_in
 from .labels.moves import Moves, linear
 from .labels.sizes import Relation
 from .labels.trace import Known, Traced
@@ -55,8 +55,8 @@ class Channels:
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
         self.equal_counts = traced.equal_counts
         self._by_attribute: dict[Attribute, Relation] = {}
-        self._solve()
         self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self._solve()
         self.depthwise: set[str] = set()
         self._at_first = [self._value(factor.terms) for factor in self._factors]
 
@@ -72,11 +72,34 @@ class Channels:
     def _solve(self) -> None:
         moves = Moves(self.classes, self.equal_counts, self._relations, self._numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
-        for relation in self._relations:
-            terms = linear(relation.terms, self._numbers, self._numbers.values)
-            unknown = [variable for variable, _ in terms if isinstance(variable, Attribute)]
-            if len(unknown) == 1:
-                self._by_attribute.setdefault(unknown[0], relation)
+        left = [(relation, linear(relation.terms, self._numbers)) for relation in self._relations]
+        while left:  # an attribute can follow from another one
+            found, rest = False, []
+            for relation, terms in left:
+                unknown = {v for v in terms if isinstance(v, Attribute)} - self._by_attribute.keys()
+                if len(unknown) == 1:
+                    self._by_attribute[unknown.pop()] = relation
+                    found = True
+                elif unknown:
+                    rest.append((relation, terms))
+            left = rest if found else []
+        self._conditions = self._open_conditions()
+
+    def _open_conditions(self) -> list[Condition]:
+        """The conditions that a removal could break, each once."""
+        found = {}
+        for condition in self._numbers.conditions:
+            key = [(tuple(map(self._what_varies, product)), factor) for product, factor in condition.terms.items()]
+            if any(varies for variables, _ in key for _, varies in variables):
+                found[tuple(key), condition.operation, condition.operand] = condition
+        return list(found.values())
+
+    def _what_varies(self, variable: Variable) -> tuple[str, tuple[int, ...]]:
+        """A name for a number, and the classes of which it depends, or that of a place where it does."""
+        if isinstance(variable, Attribute):
+            return str(variable), (FROZEN,) if variable in self._by_attribute else ()
+        classes = self.classes.of(variable.labels)
+        return str(len(classes)), tuple(classes[classes != FROZEN].tolist())
 
     def known(self) -> Known:
         """The labels, for following the channels again."""
@@ -152,15 +175,22 @@ class Channels:
                 visited[coupled.classes] = True
                 yield f"{name}#{i}", coupled
 
-    def allow(self, classes: torch.Tensor) -> bool:
-        """Whether the code can have the numbers of channels that are left without some classes."""
+    def refusal(self, classes: torch.Tensor) -> str:
+        """Why some classes cannot be removed now: the code cannot have the numbers that are left; empty if it can."""
         gone = torch.zeros(len(self.classes.root), dtype=torch.bool)
         gone[classes] = True
         for move in self._moves:
             left = (~gone[move.blocks]).sum(1)
             if bool(gone[move.blocks].any()) and len(left[left > 0].unique()) != 1:
-                return False
-        return True
+                return f"equally many of each of the {len(left)} blocks of channels must be removed"
+        before, self.removed = self.removed, self.removed | gone
+        try:
+            for condition in self._conditions:
+                if condition.operation(self._value(condition.terms), condition.operand) != condition.found:
+                    return f"the code would run otherwise with the numbers that are left ({condition.line})"
+        finally:
+            self.removed = before
+        return ""
 
     def forget_frozen(self) -> None:
         """Drop the moves of classes that have been frozen."""
@@ -174,11 +204,11 @@ class Channels:
         def touches(labels: torch.Tensor) -> bool:
             return bool(gone[self.classes.of(labels)].any())
 
-        attributes = [
-            attribute
-            for attribute, relation in self._by_attribute.items()
-            if touches(relation.labels) or any(map(touches, labels_in(relation.terms)))
-        ]
+        attributes: list[Attribute] = []
+        for attribute, relation in self._by_attribute.items():  # in the order in which they follow from each other
+            others = {variable for product in relation.terms for variable in product}
+            if others & set(attributes) or any(map(touches, (relation.labels, *labels_in(relation.terms)))):
+                attributes.append(attribute)
         factors = [
             factor
             for factor in self._factors
@@ -239,15 +269,22 @@ class Channels:
         rows = torch.atleast_2d(relation.labels)
         left = (~self.removed[self.classes.of(rows)]).any(1).nonzero()
         row = rows[int(left[0])] if len(left) else rows[0]
-        terms = dict(linear(relation.terms, self._numbers, self._numbers.values))
-        lost = self._lost(row) - sum(f * self._lost(v.labels) for v, f in terms.items() if isinstance(v, Labels))
+        terms = linear(relation.terms, self._numbers)
+        lost = Fraction(self._lost(row))
+        for variable, factor in terms.items():
+            if isinstance(variable, Labels):
+                lost -= factor * self._lost(variable.labels)
+            elif variable != attribute:
+                lost -= factor * (self._numbers.values[variable] - self._attribute(variable))
         return value - lost / terms[attribute]
 
     def _fit_attributes(self, model: nn.Module, attributes: Iterable[Attribute]) -> None:
         """Give attributes of modules the values that fit."""
         for attribute in attributes:
             value, own = int(self._attribute(attribute)), model.get_submodule(attribute.module).__dict__
-            old = own[attribute.name]
+            old = own.get(attribute.name)
+            if old is None:  # it is no attribute, but a factor of a count
+                continue
             if attribute.position >= 0:
                 items = list(old)
                 items[attribute.position] = value

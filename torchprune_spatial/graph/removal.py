@@ -54,10 +54,16 @@ class ChannelGroup(Group):
         self.classes = classes
 
     def prune(self, idxs: Any = None, record_history: bool = True) -> None:
-        """Remove the channels, and fit numbers in the code and factors of tensors to what is left."""
+        """Remove the channels, and fit numbers in the code and factors of tensors to what is left.
+
+        Raises:
+            ValueError: the network's code cannot have the numbers of channels that would be left. Nothing is changed.
+        """
+        graph: Any = graph_of(self)
+        if idxs is None and (why := graph.channels.refusal(self.classes)):
+            raise ValueError(f"these channels of {self[0].dep.target.name} cannot be removed: {why}")
         super().prune(idxs, record_history)
         if idxs is None:
-            graph: Any = graph_of(self)
             graph.finish(self.classes)
 
 

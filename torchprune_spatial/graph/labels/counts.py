@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,24 @@ class AsValue:
     explained: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What the code has found out about a count, as in ``if x.shape[1] != y.shape[1]``: it must stay so.
+
+    Attributes:
+        terms: the count.
+        operation, operand: what the code has computed of it.
+        found: what came out.
+        line: the line of code.
+    """
+
+    terms: Terms
+    operation: Callable[[Any, Any], Any]
+    operand: Any
+    found: Any
+    line: str
+
+
 @dataclass
 class Numbers:
     """What is noted about the counts of a forward pass.
@@ -69,7 +88,8 @@ class Numbers:
         fixed: attributes that must keep their value: something else depends on it.
         as_values: uses of counts as values.
         as_integers: counts that became plain integers, by ``int(count)``.
-        equal: terms that must stay zero: the code has compared counts with attributes, and found them equal.
+        equal: terms that must stay zero: the code has compared counts, and found them equal.
+        conditions: what else the code has found out about counts.
         values: the values of all attributes that are counts.
     """
 
@@ -78,6 +98,7 @@ class Numbers:
     as_values: list[AsValue] = field(default_factory=list)
     as_integers: list[AsValue] = field(default_factory=list)
     equal: list[Terms] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
     values: dict[Attribute, int] = field(default_factory=dict)
 
     def fix(self, terms: Mapping[tuple[Variable, ...], Fraction]) -> None:
@@ -88,8 +109,9 @@ class Numbers:
 class Count(int):
     """An integer that is a polynomial of numbers of labels and attributes.
 
-    Sums, differences, products and quotients with integers are counts again, as long as they are exact. Everything else
-    gives plain numbers.
+    Sums, differences, products and quotients with integers are counts again, as long as they are exact. Comparisons,
+    remainders and rounded quotients give plain values, which must stay what they are. Everything else gives plain
+    numbers.
 
     Attributes:
         terms: the polynomial.
@@ -152,8 +174,10 @@ class Count(int):
         if not isinstance(other, int):
             return self._as_value(int.__floordiv__, other)
         value = plain(self) // plain(other)
-        if not self.numbers.following or value * plain(other) != plain(self):
+        if not self.numbers.following:
             return value
+        if value * plain(other) != plain(self):
+            return self._noted(operator.floordiv, other)
         if isinstance(other, Count):
             if any(isinstance(variable, Labels) for product in other.terms for variable in product):
                 self.numbers.equal.append((self - other * value).terms)  # a ratio of two widths: a constant
@@ -166,8 +190,17 @@ class Count(int):
             self.numbers.fix(self.terms)
         return int.__rfloordiv__(self, other)
 
+    def __mod__(self, other: Any) -> Any:
+        rest = self._noted(operator.mod, other)
+        if rest == 0 and type(other) is int and other > 1 and self._is_asked():  # it must stay a multiple
+            value = plain(self) // other
+            multiple = Attribute("", f"{value} * {other} #{len(self.numbers.values)}")
+            self.numbers.values[multiple] = value
+            self.numbers.equal.append((self - Count(value, {(multiple,): Fraction(1)}, self.numbers) * other).terms)
+        return rest
+
     def __divmod__(self, other: Any) -> Any:
-        return self // other, plain(self) % plain(other)
+        return self // other, self % other
 
     def __truediv__(self, other: Any) -> Any:
         return self._as_value(int.__truediv__, other)
@@ -183,22 +216,54 @@ class Count(int):
         return float(plain(self))
 
     def __int__(self) -> int:
-        if self.numbers.following and not _asked_from_here():
+        if self._is_asked():
             self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code()))
         return int.__int__(self)
 
-    def __eq__(self, other: Any) -> bool:
-        equal = int.__eq__(self, other) is True
-        if equal and isinstance(other, Count) and self.numbers.following:
-            variables = [v for terms in (self.terms, other.terms) for product in terms for v in product]
-            if len({isinstance(variable, Attribute) for variable in variables}) == 2:
-                self.numbers.equal.append((self - other).terms)
+    def __eq__(self, other: Any) -> Any:
+        equal = self._noted(operator.eq, other)
+        if equal is True and isinstance(other, int) and self._is_asked():
+            self.numbers.equal.append((self - other).terms)
         return equal
 
-    def __ne__(self, other: Any) -> bool:
-        return not self == other
+    def __ne__(self, other: Any) -> Any:
+        equal = self == other
+        return not equal if isinstance(equal, bool) else operator.ne(plain(self), other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self._noted(operator.lt, other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._noted(operator.le, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._noted(operator.gt, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._noted(operator.ge, other)
+
+    def __bool__(self) -> bool:
+        return bool(self._noted(operator.ne, 0))
 
     __hash__ = int.__hash__
+
+    def _noted(self, operation: Callable[[Any, Any], Any], other: Any) -> Any:
+        """Compute what the code asks of the count, and note that it must stay so."""
+        if isinstance(other, Count) and operation in (operator.mod, operator.floordiv):
+            self.numbers.fix(other.terms)
+            return self._as_value(operation, other)
+        found = operation(plain(self), plain(other) if isinstance(other, Count) else other)
+        if isinstance(found, int) and self._is_asked():
+            count, operand = (self - other, 0) if isinstance(other, Count) else (self, other)
+            self.numbers.conditions.append(Condition(count.terms, operation, operand, found, _calling_line()))
+        return found
+
+    def _is_asked(self) -> bool:
+        """Whether it is the network's code that uses the count."""
+        frame: Any = inspect.currentframe()
+        while frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        return self.numbers.following and not frame.f_code.co_filename.startswith(_HERE)
 
     def _as_value(self, compute: Callable[[int, Any], Any], other: Any) -> Any:
         self._note_value()
@@ -222,21 +287,27 @@ def plain(value: Any) -> int:
     return int.__int__(value)
 
 
-def _asked_from_here() -> bool:
-    """Whether the function that calls the caller is one of this room."""
-    frame: Any = inspect.currentframe()
-    return bool(frame.f_back.f_back.f_code.co_filename.startswith(_HERE))
-
-
-def calling_code() -> Any:
-    """The function that runs now, outside of this room and of PyTorch."""
+def _calling_frame() -> Any:
+    """That of the function that runs now, outside of this room and of PyTorch."""
     frame: Any = inspect.currentframe()
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith(_HERE) and f"{os.sep}torch{os.sep}" not in file:
             break
         frame = frame.f_back
+    return frame
+
+
+def calling_code() -> Any:
+    """The function that runs now, outside of this room and of PyTorch."""
+    frame = _calling_frame()
     return frame and frame.f_code
+
+
+def _calling_line() -> str:
+    """Its line, as ``"file.py:12"``; empty if there is none."""
+    frame = _calling_frame()
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""
 
 
 def labels_in(terms: Mapping[tuple[Variable, ...], Fraction]) -> list[torch.Tensor]:

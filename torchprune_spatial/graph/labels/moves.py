@@ -86,17 +86,19 @@ class Moves:
                     numbers.fixed.update([next((v for v in unknown if isinstance(v, Attribute)), unknown[0])])  # type: ignore[list-item]
 
 
-def linear(terms: Terms, numbers: Numbers, value_of: dict[Attribute, int]) -> list[tuple[Attribute | Labels, Fraction]]:
+def linear(terms: Terms, numbers: Numbers) -> dict[Attribute | Labels, Fraction]:
     """The unknown numbers in a polynomial with their factors, all other numbers being fixed."""
-    result = []
+    result: dict[Attribute | Labels, Fraction] = defaultdict(Fraction)
     for product, factor in terms.items():
         unknown = [v for v in product if v not in numbers.fixed]
         for variable in product:
             if variable in numbers.fixed:
-                factor = factor * (value_of[variable] if isinstance(variable, Attribute) else len(variable.labels))
+                factor = factor * (
+                    numbers.values[variable] if isinstance(variable, Attribute) else len(variable.labels)
+                )
         if len(unknown) == 1:
-            result.append((unknown[0], factor))
-    return result
+            result[unknown[0]] += factor
+    return {variable: factor for variable, factor in result.items() if factor}
 
 
 def _rows(
@@ -115,12 +117,12 @@ def _rows(
             row.subtract(other)
             yield row
     for relation in relations:
-        terms = linear(relation.terms, numbers, numbers.values)
-        scale = math.lcm(1, *(factor.denominator for _, factor in terms))
+        terms = linear(relation.terms, numbers)
+        scale = math.lcm(1, *(factor.denominator for factor in terms.values()))
         row = Counter()
         for label in classes.of(torch.atleast_2d(relation.labels)[0]).tolist():
             row[label] += scale
-        for variable, factor in terms:
+        for variable, factor in terms.items():
             of_one = int(factor * scale)
             if isinstance(variable, Labels):
                 for label in classes.of(variable.labels).tolist():

@@ -18,10 +18,18 @@ from torch.overrides import TorchFunctionMode
 from .classes import varying
 from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
 from .following import Following
+from .parameters import Axes
 
 LITERAL = "the code has a number for it"
 WITH_SIZE = ("normalized_shape",)
 """Attributes of PyTorch's own layers that are followed; those of other modules are all followed."""
+
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.Embedding)
+OF_WEIGHT = {
+    **dict.fromkeys(("out_channels", "out_features", "num_features", "num_channels"), 0),
+    **dict.fromkeys(("in_channels", "in_features", "embedding_dim"), 1),
+}
+"""Attributes of `LAYERS`, and the dimension of the weight that they count."""
 
 
 @dataclass(frozen=True)
@@ -141,19 +149,22 @@ class Sizes(TorchFunctionMode):
             getattr(getattr(einops, cached, None), "cache_clear", lambda: None)()
 
     @contextlib.contextmanager
-    def counting_attributes(self, model: nn.Module) -> Iterator[None]:
-        """Inside, integers that are attributes of modules are counts; afterwards they are themselves again."""
+    def counting_attributes(self, model: nn.Module, axes: Axes) -> Iterator[None]:
+        """Inside, integers that are attributes of modules are counts; afterwards they are themselves again.
+
+        Args:
+            model: the model.
+            axes: the labels of its parameters.
+        """
         changed: list[tuple[dict[str, Any], str, Any, Any]] = []
         try:
             for name, module in model.named_modules():
                 own = vars(module)
-                builtin = type(module).__module__.startswith("torch.nn")
                 for key, value in list(own.items()):
-                    if (key in WITH_SIZE) if builtin else not key.startswith("_"):
-                        counted = self._counted(value, name, key)
-                        if counted is not None:
-                            own[key] = counted
-                            changed.append((own, key, value, counted))
+                    counted = self._of_weight(value, name, module, key, axes) or self._counted(value, name, module, key)
+                    if counted is not None:
+                        own[key] = counted
+                        changed.append((own, key, value, counted))
             yield
         finally:
             self.numbers.following = False
@@ -161,11 +172,22 @@ class Sizes(TorchFunctionMode):
                 if own.get(key) is counted:
                     own[key] = value
 
-    def _counted(self, value: Any, module: str, name: str) -> Any:
+    def _of_weight(self, value: Any, name: str, module: nn.Module, key: str, axes: Axes) -> Count | None:
+        if type(value) is not int or key not in OF_WEIGHT or not isinstance(module, LAYERS):
+            return None
+        dim = 1 - OF_WEIGHT[key] if getattr(module, "transposed", False) else OF_WEIGHT[key]
+        labels = axes.get((f"{name}.weight" if name else "weight", dim))
+        if labels is None or len(labels) != value:
+            return None
+        return Count(value, {(Labels(labels),): Fraction(1)}, self.numbers)
+
+    def _counted(self, value: Any, name: str, module: nn.Module, key: str) -> Any:
+        if key not in WITH_SIZE if type(module).__module__.startswith("torch.nn") else key.startswith("_"):
+            return None
         if type(value) is int and value > 1:
-            return self._attribute(value, Attribute(module, name))
+            return self._attribute(value, Attribute(name, key))
         if type(value) in (tuple, list, torch.Size) and value and all(type(item) is int for item in value):
-            return type(value)([self._attribute(item, Attribute(module, name, i)) for i, item in enumerate(value)])
+            return type(value)([self._attribute(item, Attribute(name, key, i)) for i, item in enumerate(value)])
         return None
 
     def _attribute(self, value: int, attribute: Attribute) -> Count:

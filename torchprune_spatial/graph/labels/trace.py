@@ -179,7 +179,7 @@ def trace(
                 attention = AttentionLayer(sizes, axes, name)
                 stack.callback(module.register_forward_hook(attention.after).remove)
             stack.callback(module.register_forward_hook(lambda *_, name=name: order.append(name)).remove)
-        stack.enter_context(sizes.counting_attributes(model) if known is None else contextlib.nullcontext())
+        stack.enter_context(sizes.counting_attributes(model, axes) if known is None else contextlib.nullcontext())
         stack.enter_context(sizes if known is None else _Plain())
         with dispatch(following):
             outputs = forward()
