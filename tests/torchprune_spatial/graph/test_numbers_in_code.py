@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+import torch_pruning as tp
 from torch import nn
 from torch.nn import functional as F
 
 from torchprune_spatial.check.masked_run import MaskedRun
 from torchprune_spatial.graph.channel_graph import ChannelGraph
 from torchprune_spatial.graph.labels.steps import Step, difference
+from torchprune_spatial.graph.pruners import following_channels
 
 WIDTH = 16
 
@@ -46,6 +48,16 @@ CODE = {
     "shift by half": lambda net, y: net.second(y.roll(y.shape[1] // 2, 1)),
     "written to a slice": lambda net, y: net.second(half_of_ones(y)),
     "position of the largest": lambda net, y: net.second(y) * y.max(1, keepdim=True)[1],
+    "smaller of two numbers": lambda net, y: net.second(y) / min(y.shape[1], WIDTH - 3),
+    "rounded": lambda net, y: net.second(y * (1 + y.shape[1] // 10)),
+    "greatest common divisor": lambda net, y: net.second(y * math.gcd(y.shape[1], 8)).sigmoid(),
+    "equal widths": lambda net, y: net.second(y).sigmoid() if net.second(y).shape[1] == y.shape[1] else net.second(y),
+    "equal shapes": lambda net, y: net.second(y).sigmoid() if net.second(y).shape == y.shape else net.second(y),
+    "widths of a layer": lambda net, y: (
+        net.second(y).sigmoid() if net.second.in_channels == net.second.out_channels else net.second(y)
+    ),
+    "one of several": lambda net, y: net.second(y * (2 if y.shape[1] in (4, WIDTH) else 1)),
+    "non-zero difference": lambda net, y: net.second(y * (2 if y.shape[1] - WIDTH // 2 else 1)),
     "mean": lambda net, y: net.second(y - y.mean(1, keepdim=True)),
 }
 
@@ -65,6 +77,84 @@ def test_pruned_as_masked(name, seed):
         if graph.check_pruning_group(part):
             part.prune()
     assert before.difference(x) < 1e-12
+
+
+class Shortcut(nn.Module):
+    """Has a shortcut with weights only where the widths differ, as many networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.shortcut = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 24, 1), nn.Conv2d(16, 24, 1)
+        self.last = nn.Conv2d(24, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        y = self.second(x)
+        return self.last(torch.relu(y + (x if x.shape[1] == y.shape[1] else self.shortcut(x))))
+
+
+def test_what_would_take_another_branch_is_refused_and_nothing_is_changed():
+    net, x = Shortcut().double(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    graph, state = ChannelGraph().build_dependency(net, x), {k: v.clone() for k, v in net.state_dict().items()}
+    refused = graph.get_pruning_group(net.second, tp.prune_conv_out_channels, range(8))
+    assert not graph.check_pruning_group(refused)
+    with pytest.raises(ValueError, match=r"channels of second.*run otherwise.*test_numbers_in_code.py:\d+"):
+        refused.prune()
+    assert {k: v.tolist() for k, v in net.state_dict().items()} == {k: v.tolist() for k, v in state.items()}
+    before = MaskedRun(graph)
+    graph.get_pruning_group(net.second, tp.prune_conv_out_channels, range(9)).prune()
+    assert net.second.out_channels == net.shortcut.out_channels == 15
+    assert before.difference(x) < 1e-12
+
+
+def test_pruners_pass_over_what_would_take_another_branch():
+    net, x = Shortcut(), torch.rand(2, 3, 6, 6)
+    with following_channels():
+        pruner = tp.pruner.BasePruner(
+            net, x, tp.importance.MagnitudeImportance(), pruning_ratio=0, pruning_ratio_dict={net.second: 1 / 3}
+        )
+    pruner.step()
+    assert (net.first.out_channels, net.second.out_channels) == (16, 24)
+
+
+def test_the_equal_stays_equal():
+    """``num_features`` of a norm without weights is compared by PyTorch, which warns if it differs."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8), nn.Conv2d(8, 2, 3))
+    graph = ChannelGraph().build_dependency(net, torch.rand(1, 3, 8, 8))
+    graph.get_pruning_group(net[0], tp.prune_conv_out_channels, [1, 2]).prune()
+    assert net[1].num_features == 6
+
+
+def test_numbers_that_follow_from_each_other():
+    """Two attributes that the code holds to be equal, of which one is a size in ``view``."""
+
+    class Attributes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.width, self.inner = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1), 8, 8
+
+        def forward(self, x):
+            y = self.first(x)
+            y = y.view(len(y), self.inner, -1).sigmoid().view(y.shape)
+            return self.last(y if self.width == self.inner else 2 * y)
+
+    net, x = Attributes().double(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    graph = ChannelGraph().build_dependency(net, x)
+    before = MaskedRun(graph)
+    graph.get_pruning_group(net.first, tp.prune_conv_out_channels, [0, 5, 7]).prune()
+    assert net.width == net.inner == 5
+    assert before.difference(x) < 1e-12
+
+
+def test_a_multiple_stays_one():
+    def code(net, y):
+        assert y.shape[1] % 4 == 0
+        return net.second(y)
+
+    net = Network(code)
+    graph = ChannelGraph().build_dependency(net, torch.rand(1, 3, 6, 6))
+    groups = {len(group[0].idxs): group for group in graph.get_all_groups()}
+    assert graph.out_channel_groups[groups[WIDTH][0].dep.target.module] == 4
 
 
 def test_an_average_by_hand_is_one():

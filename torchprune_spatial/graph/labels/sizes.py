@@ -182,7 +182,8 @@ class Sizes(TorchFunctionMode):
         return Count(value, {(Labels(labels),): Fraction(1)}, self.numbers)
 
     def _counted(self, value: Any, name: str, module: nn.Module, key: str) -> Any:
-        if key not in WITH_SIZE if type(module).__module__.startswith("torch.nn") else key.startswith("_"):
+        builtin = type(module).__module__.startswith("torch.nn")
+        if key not in (*WITH_SIZE, *OF_WEIGHT) if builtin else key.startswith("_"):
             return None
         if type(value) is int and value > 1:
             return self._attribute(value, Attribute(name, key))
