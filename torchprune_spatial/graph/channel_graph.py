@@ -125,8 +125,9 @@ class ChannelGraph(DependencyGraph):
         self._bind()
         self._tied_at_first: set[tuple[int, int]] = set()
         if verify:
-            self._tied_at_first = self.followed_again().classes.joined
-            leave_wrong_groups_alone(self)
+            whole = self.followed_again()
+            self._tied_at_first = whole.classes.joined
+            leave_wrong_groups_alone(self, whole.steps)
         return self
 
     def on(self, model: nn.Module) -> ChannelGraph:

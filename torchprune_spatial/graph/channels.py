@@ -133,7 +133,7 @@ class Channels:
             free = torch.zeros(parameter.shape, dtype=torch.bool)
             for dim, size in enumerate(parameter.shape):
                 labels = self.axes.get((name, dim))
-                if labels is None:
+                if labels is None or not size:
                     continue
                 can = self.classes.of(labels) != FROZEN
                 rows = can.reshape(-1, size)  # for convolutions with groups, a row a group

@@ -17,10 +17,14 @@ ROUNDS = 8
 """So many times the groups that are left are tried together, after others have been left alone."""
 
 
-def leave_wrong_groups_alone(graph: Any) -> None:
-    """Try to remove part of each group of a `ChannelGraph`; freeze the classes of those that turn out to be wrong."""
+def leave_wrong_groups_alone(graph: Any, steps: list[Step]) -> None:
+    """Try to remove part of each group of a `ChannelGraph`; freeze the classes of those that turn out to be wrong.
+
+    Args:
+        graph: the graph.
+        steps: what the whole network computes.
+    """
     graph.leave_alone(_impossible(graph))
-    steps = graph.followed_again().steps if graph.root_names() else []
     for _ in range(ROUNDS):
         names = graph.root_names()
         wrong = _failing(graph, names, steps) if names else {}
