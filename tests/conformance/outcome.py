@@ -107,7 +107,7 @@ def halve(network: Network, model: nn.Module, graph: ChannelGraph) -> tuple[str,
 def pruned_against_masked(network: Network) -> str:
     """Whether a pruned network gives what the original gives with everything at zero that was removed.
 
-    Where a norm over channels keeps the two apart, the masked run is asked, whose norms leave out what was removed.
+    Where the two differ, the masked run is asked, whose averages over channels leave out what was removed.
     """
     model = marked(network)
     parameters = _parameters(model)
@@ -121,7 +121,7 @@ def pruned_against_masked(network: Network) -> str:
     if _parameters(model) == parameters:
         return "nothing is pruned"
     compared = _compared(network, model)
-    if not isinstance(compared, Comparison) or not compared.norms or compared.equal_but_for_norms:
+    if not isinstance(compared, Comparison) or compared.equal or compared.equal_but_for_norms:
         return _in_words(compared)
     try:
         difference = before.difference(inputs_for(model, network))

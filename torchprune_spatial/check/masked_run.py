@@ -132,9 +132,7 @@ class _MaskedDispatch(Dispatch):
         x, average = call.inputs[0], AVERAGES.get(call.name)
         gone = self._gone(x) if average is not None else None
         if average is not None and gone is not None:
-            function: Any = call.function
-            named = dict(zip((a.name for a in function._schema.arguments), call.args, strict=False))
-            corrected = average(x, ~gone.expand(x.shape), call, named | call.kwargs)
+            corrected = average(x, ~gone.expand(x.shape), call, call.named)
             for result, values in zip(tensors_in(call.result), tensors_in(corrected), strict=False):
                 result.copy_(values.reshape(result.shape))
         for result in tensors_in(call.result):

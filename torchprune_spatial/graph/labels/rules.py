@@ -36,6 +36,12 @@ class Call:
         return tensors_in((self.args, self.kwargs))
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by their names."""
+        function: Any = self.function
+        return dict(zip((a.name for a in function._schema.arguments), self.args, strict=False)) | self.kwargs
+
+    @property
     def output(self) -> torch.Tensor:
         """The first tensor of the result."""
         return tensors_in(self.result)[0]
@@ -236,6 +242,8 @@ def norm_of_channels(following: Following, call: Call) -> None:
             if flat.shape[0] > 1:
                 following.averages.add("group norm")
                 following.equal(following.classes.unite_along(flat, 1).reshape(groups, -1))
+    elif call.named.get("training") and any(set(_varying_of(track)) - {1} for track in tracks):
+        following.averages.add("batch norm")  # of weights, to standardize them
     for tensor in call.inputs[1:]:
         tensor_tracks = [t.reshape(column) for t in following.get(tensor)]
         tracks = following.combine(x, tracks, tensor.reshape(column), tensor_tracks, x.shape)
