@@ -146,6 +146,15 @@ def test_numbers_that_follow_from_each_other():
     assert before.difference(x) < 1e-12
 
 
+def test_a_size_that_an_attribute_leaves_open():
+    net = Network(lambda net, y: net.second(y * net.second.bias.view(net.shape)))
+    net.shape = (1, -1, 1, 1)
+    graph = ChannelGraph().build_dependency(net, torch.rand(1, 3, 6, 6))
+    assert not {"first", "second"} & set(graph.left_alone)
+    graph.get_pruning_group(net.second, tp.prune_conv_out_channels, [1, 2]).prune()
+    assert net.shape == (1, -1, 1, 1)
+
+
 def test_a_multiple_stays_one():
     def code(net, y):
         assert y.shape[1] % 4 == 0

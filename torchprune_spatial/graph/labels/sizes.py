@@ -187,8 +187,9 @@ class Sizes(TorchFunctionMode):
             return None
         if type(value) is int and value > 1:
             return self._attribute(value, Attribute(name, key))
-        if type(value) in (tuple, list, torch.Size) and value and all(type(item) is int for item in value):
-            return type(value)([self._attribute(item, Attribute(name, key, i)) for i, item in enumerate(value)])
+        if type(value) in (tuple, list, torch.Size) and all(type(item) is int for item in value):
+            items = [self._attribute(v, Attribute(name, key, i)) if v > 1 else v for i, v in enumerate(value)]
+            return type(value)(items)
         return None
 
     def _attribute(self, value: int, attribute: Attribute) -> Count:
