@@ -28,6 +28,7 @@ from .removal import ChannelDependency, ChannelGroup, shortened
 from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
 from .trials import leave_wrong_groups_alone
 
+PRODUCERS = (tp.ops.TORCH_CONV, nn.Linear)
 COUPLED = tp.prune_linear_out_channels
 """The handler of `CoupledChannels`."""
 
@@ -250,7 +251,7 @@ class ChannelGraph(DependencyGraph):
         """For each layer of which output channels cannot be removed, why."""
         found = {}
         for side in self.sides:
-            if side.is_output and isinstance(side.layer, (tp.ops.TORCH_CONV, nn.Linear)):
+            if side.is_output and isinstance(side.layer, PRODUCERS):
                 why = self.channels.why(side.labels)
                 if why:
                     found[side.name] = why
@@ -283,7 +284,7 @@ class ChannelGraph(DependencyGraph):
             return []
         classes = self.channels.classes.of(side.labels)
         made = self._sides_with(classes[classes != FROZEN])
-        return [s.layer for s in made if s.is_output and isinstance(s.layer, (tp.ops.TORCH_CONV, nn.Linear))]
+        return [s.layer for s in made if s.is_output and isinstance(s.layer, PRODUCERS)]
 
     def verify(self) -> list[str]:
         """Follow the channels of the pruned model again, with the labels that are left.
@@ -441,6 +442,8 @@ class ChannelGraph(DependencyGraph):
         self._roots: list[nn.Module] = []
         coupled: dict[nn.Module, Coupled] = {}
         sides = [s for s in reversed(self._out_sides.values()) if s.keys and not isinstance(s.layer, TensorAxis)]
+        # a norm or a depthwise convolution may join what several layers make
+        sides.sort(key=lambda side: side.is_depthwise or not isinstance(side.layer, PRODUCERS))
         for name, found in self.channels.roots([(side.name, side.labels) for side in sides]):
             root = by_name.get(name)
             if found is not None:
