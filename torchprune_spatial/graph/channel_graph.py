@@ -26,9 +26,10 @@ from .labels.trace import Traced, trace
 from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
 from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
+from .stand_ins import StandIn, with_stand_ins
 from .trials import leave_wrong_groups_alone
 
-COUPLED = tp.prune_linear_out_channels
+COUPLED = COUNTED.prune_out_channels
 """The handler of `CoupledChannels`."""
 
 
@@ -106,7 +107,7 @@ class ChannelGraph(DependencyGraph):
             return self
         self.verbose, self.model = verbose, model
         name_modules(self)
-        for kind, pruner in ((TensorAxis, COUNTED), *(customized_pruners or {}).items()):
+        for kind, pruner in ((TensorAxis, COUNTED), (CoupledChannels, COUNTED), *(customized_pruners or {}).items()):
             self.register_customized_layer(kind, pruner)
         self.ignored_params = list(ignored_params or [])
         self.out_channel_groups: dict[nn.Module, int] = {}
@@ -184,7 +185,7 @@ class ChannelGraph(DependencyGraph):
         first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
         first.trigger = handler
         roots = torch.tensor(idxs, dtype=torch.long)
-        items = [group_item(first, idxs, list(idxs) if coupled is None else [None] * len(idxs))]
+        items = [group_item(first, idxs, idxs)]
         for other in self._sides_with(classes):
             places = position[self.channels.classes.of(other.labels)]
             found = (places >= 0).nonzero().flatten()
@@ -196,8 +197,7 @@ class ChannelGraph(DependencyGraph):
                 node = self.module2node[other.layer]
                 dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
                 items.append(group_item(dep, found.tolist(), roots[places[found]].tolist()))
-        # importances of Torch-Pruning make as many scores as the first layer that they score has channels
-        group.items.extend([items[0], *sorted(items[1:], key=lambda item: len(set(item.root_idxs)) < len(idxs))])
+        group.items.extend(with_stand_ins(items))
         return group
 
     def get_all_groups(
@@ -223,9 +223,14 @@ class ChannelGraph(DependencyGraph):
                 continue
             group = self.get_pruning_group(root, handler, range(count))
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
+            makers &= self.module2node.keys()  # not the stand-ins
             if makers & ignored or not any(isinstance(maker, tuple(root_module_types)) for maker in makers):
                 continue
             yield group
+
+    def get_out_channels(self, module_or_node: Any) -> Any:
+        """The number of output channels of a layer; None if it has none."""
+        return None if isinstance(module_or_node, StandIn) else super().get_out_channels(module_or_node)
 
     def check_pruning_group(self, group: Any) -> bool:
         """Whether every layer keeps a channel, and the code can have the numbers of channels that are left."""
@@ -441,6 +446,9 @@ class ChannelGraph(DependencyGraph):
         self._roots: list[nn.Module] = []
         coupled: dict[nn.Module, Coupled] = {}
         sides = [s for s in reversed(self._out_sides.values()) if s.keys and not isinstance(s.layer, TensorAxis)]
+        sides.sort(
+            key=lambda side: not isinstance(side.layer, (tp.ops.TORCH_CONV, nn.Linear))
+        )  # as Torch-Pruning has it
         for name, found in self.channels.roots([(side.name, side.labels) for side in sides]):
             root = by_name.get(name)
             if found is not None:
