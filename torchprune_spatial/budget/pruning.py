@@ -14,7 +14,7 @@ from torch_pruning.dependency import Group
 
 from resolution_scaling.ground.arguments import real_number, whole_number
 from resolution_scaling.ground.calls import call_model
-from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.models import evaluating, of_autograd
 from resolution_scaling.ground.progress import counting, showing_progress
 from resolution_scaling.ground.put_back import undoing_failures
 
@@ -139,8 +139,14 @@ def prune_to(
     rounding = _rounding(options)
     options = _completed(options, model, graph)
     with ExitStack() as stack:
-        for context in (evaluating(model), torch.enable_grad(), showing_progress(progress)):
+        for context in (
+            evaluating(model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            showing_progress(progress),
+        ):
             stack.enter_context(context)
+        example_inputs = of_autograd(model, example_inputs)
         tried = stack.enter_context(counting("search"))
         forward = options["forward_fn"]
         costs = {name: LIMITS[name](model, example_inputs, forward) for name in limits}
@@ -162,10 +168,7 @@ def prune_to(
         before = {name: cost[""] for name, cost in costs.items()}
         rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), before, tried, channels)
         if not rehearsal.order:
-            raise ValueError(
-                f"{type(model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
-                "max_pruning_ratio exclude every group from pruning"
-            )
+            raise ValueError(_nothing_to_remove(model, groups, channels))
 
         def excess(steps: int) -> float:
             return min(rehearsal.reached(steps)[name] / limit for name, limit in limits.items()) - 1
@@ -181,6 +184,18 @@ def prune_to(
                     "so the network is left as it was. Please report it, and list these layers in ignored_layers"
                 )
     return record
+
+
+def _nothing_to_remove(model: nn.Module, groups: Mapping[str, Any], channels: ChannelGraph | None) -> str:
+    """Why no channel can be removed."""
+    text = f"{type(model).__name__} has no channel to remove"
+    if groups or channels is None or not channels.left_alone:
+        return f"{text}: importance, ignored_layers, round_to or max_pruning_ratio exclude every group from pruning"
+    reasons: dict[str, list[str]] = {}
+    for name, why in channels.left_alone.items():
+        reasons.setdefault(why, []).append(name)
+    quoted = [f"{', '.join(map(repr, names[:3]))}{', ...' * (len(names) > 3)}: {why}" for why, names in reasons.items()]
+    return f"{text}. Left alone are {'; '.join(quoted[:3])}{'; ...' * (len(quoted) > 3)}"
 
 
 def _followed(model: nn.Module, example_inputs: Any, options: Mapping[str, Any]) -> ChannelGraph:

@@ -62,6 +62,7 @@ class ChannelGraph(DependencyGraph):
         >>> group.prune()
     """
 
+    @torch.inference_mode(False)
     def build_dependency(
         self,
         model: nn.Module,
@@ -348,6 +349,7 @@ class ChannelGraph(DependencyGraph):
 
     # ---- removing
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def cut(self, side: Side, idxs: Sequence[int]) -> None:
         """Remove channels of a side from its tensors."""
@@ -382,6 +384,7 @@ class ChannelGraph(DependencyGraph):
         module, attribute = self._owners[key[0]][0]
         return int(getattr(module, attribute).shape[key[1]])
 
+    @torch.inference_mode(False)
     def finish(self, classes: torch.Tensor) -> None:
         """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
         self.channels.remove(classes, self.model, self._owners)

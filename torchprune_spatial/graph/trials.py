@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,35 +30,36 @@ def leave_wrong_groups_alone(graph: Any) -> None:
         graph.leave_alone(wrong)
 
 
-def _failing(graph: Any, names: Sequence[str], steps: list[Step]) -> dict[str, str]:
-    """Which of some groups cannot be pruned, and why; found by halving."""
-    why = _trial(graph, names, steps)
-    if not why:
-        return {}
-    if len(names) == 1:
-        return {names[0]: why}
-    half = len(names) // 2
-    apart = _failing(graph, names[:half], steps) | _failing(graph, names[half:], steps)
-    return apart or dict.fromkeys(names, why)
-
-
-def _trial(graph: Any, names: Sequence[str], steps: list[Step]) -> str:
-    """What goes wrong when a third of each group is removed at random positions; empty if nothing does.
+def _failing(graph: Any, names: Sequence[str], steps: list[Step], others: Sequence[str] = ()) -> dict[str, str]:
+    """Which of some groups cannot be pruned, and why; found by halving.
 
     Args:
         graph: the graph.
         names: the roots of the groups.
         steps: what the whole network computes.
+        others: roots of groups that are pruned at the same time, with which nothing goes wrong.
     """
-    generator = torch.Generator().manual_seed(0)
+    why = _trial(graph, [*others, *names], steps)
+    if not why:
+        return {}
+    if len(names) == 1:
+        return {names[0]: why}
+    half = len(names) // 2
+    wrong = _failing(graph, names[:half], steps, others)
+    right = [name for name in names[:half] if name not in wrong]
+    return wrong | _failing(graph, names[half:], steps, [*others, *right])
 
-    def third(size: int) -> torch.Tensor:
-        return torch.randperm(size, generator=generator)[: size // 3]
 
+def _trial(graph: Any, names: Sequence[str], steps: list[Step]) -> str:
+    """What goes wrong when a third of each group is removed at random positions; empty if nothing does.
+
+    Of each group, always the same channels are removed.
+    """
     with graph.trying():
         try:
             for name in names:
-                group = graph.part_of(name, third)
+                generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+                group = graph.part_of(name, partial(_third, generator))
                 if group is not None:
                     group.prune(record_history=False)
             again = graph.followed_again()
@@ -64,3 +67,8 @@ def _trial(graph: Any, names: Sequence[str], steps: list[Step]) -> str:
         except Exception as error:
             return f"the network fails without it ({sentence(error)})"
     return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else difference(steps, again.steps, changed)
+
+
+def _third(generator: torch.Generator, size: int) -> torch.Tensor:
+    """Random positions among some, a third of them; of two or more at least one."""
+    return torch.randperm(size, generator=generator)[: max(1, size // 3) if size > 1 else 0]
