@@ -21,13 +21,14 @@ from resolution_scaling.ground.put_back import undoing_failures
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
 from ..graph.channel_graph import ChannelGraph
+from ..graph.options import check_heads, check_layers, check_option_names
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .allocations import ALLOCATIONS, Allocation, Work
 from .bisection import fewest_steps
 from .limits import LIMITS, checked_limits
 from .output_changes import Loss
-from .planned_pruner import ScoringPruner
+from .planned_pruner import HEAD_RATIOS, ScoringPruner
 from .rehearsal import Rehearsal
 from .scored_groups import ScoredGroup, root_name, scored_group
 
@@ -124,6 +125,9 @@ def prune_to(
             raise TypeError(
                 f"{name} cannot be given to prune_to, which finds the pruning ratios and prunes in one step"
             )
+    check_option_names(options.keys() - {"model", "example_inputs", "importance"})
+    check_heads(model, options.get("num_heads"))
+    check_layers(model, options.get("ignored_layers"), "ignored_layers")
     limits = checked_limits({"compression": compression, "speedup": speedup})
     spread = _allocation(allocation, options, importance)
     folding = _folding(fold, importance)
@@ -266,7 +270,8 @@ def _completed(options: dict[str, Any], model: nn.Module, graph: str) -> dict[st
     """Add our defaults to the options of Torch-Pruning's pruner."""
     completed = options | {"forward_fn": options.get("forward_fn") or call_model, "pruning_ratio": 0.0}
     completed["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
-    if options.get("num_heads") is None and graph == "torch-pruning":
+    whole_heads = any(options.get(name) for name in ("prune_num_heads", *HEAD_RATIOS))
+    if options.get("num_heads") is None and (graph == "torch-pruning" or whole_heads):
         completed["num_heads"] = attention_heads(model)
     return completed
 

@@ -23,6 +23,7 @@ from .channels import Channels, Coupled
 from .factors import owners_of, settle_factors
 from .labels.classes import FROZEN
 from .labels.trace import Traced, trace
+from .options import check_layers
 from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
 from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
@@ -94,8 +95,11 @@ class ChannelGraph(DependencyGraph):
                 Groups with which the model does not run, or which turn out to be wrong, are left alone.
 
         Raises:
+            TypeError, ValueError: an argument is not usable, or the model returns no tensors.
             Whatever the model raises when it is run.
         """
+        check_layers(model, ignored_layers, "ignored_layers")
+        check_layers(model, ignored_params, "ignored_params")
         if any(tensor.is_meta and tensor.is_floating_point() for tensor in (*model.parameters(), *model.buffers())):
             forward = None if forward_fn is call_on_meta else forward_fn
             real, inputs, kinds, layers, params = with_values(
@@ -262,13 +266,16 @@ class ChannelGraph(DependencyGraph):
         return found
 
     def classes(self) -> list[set[tuple[str, int, int]]]:
-        """The coordinates (parameter, dimension, index) of each class that can be removed, constraints left aside."""
-        found: dict[int, set[tuple[str, int, int]]] = {}
-        for (name, dim), labels in self.channels.axes.items():
-            for index, root in enumerate(self.channels.classes.of(labels).tolist()):
-                if root != FROZEN:
-                    found.setdefault(root, set()).add((name, dim, index))
-        return list(found.values())
+        """The coordinates (parameter, dimension, index) of each class that can be removed, constraints left aside.
+
+        The inputs of a convolution with groups are left out: at an index of its weights, each group has another.
+        """
+        sizes = {(name, dim): size for name, p in self.model.named_parameters() for dim, size in enumerate(p.shape)}
+        of_parameters = (
+            {place for place in members if len(self.channels.axes[place[:2]]) == sizes.get(place[:2])}
+            for members in self.channels.coordinates()
+        )
+        return [members for members in of_parameters if members]
 
     def named_root(self, name: str) -> nn.Module:
         """The root of a group by its name: a layer, or `CoupledChannels`.
