@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn as nn
+from torch.utils._pytree import tree_map
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -24,3 +26,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def of_autograd(model: nn.Module, inputs: Any) -> Any:
+    """Inputs with which autograd can record a forward pass: copies of tensors that were made in inference mode.
+
+    Call it outside of inference mode.
+
+    Raises:
+        ValueError: parameters or buffers of the model were made in inference mode.
+    """
+    made = [n for n, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_inference()]
+    if made:
+        raise ValueError(
+            f"model has tensors that were made in torch.inference_mode ({made[0]!r}), which autograd cannot use: pass "
+            "a copy that is made outside of it, with copy.deepcopy(model)"
+        )
+    return tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) and x.is_inference() else x, inputs)

@@ -84,7 +84,17 @@ def undoing_failures(model: nn.Module) -> Iterator[None]:
 
 
 def _attributes_of(model: nn.Module) -> Callable[[], None]:
-    """Remember the parameters, buffers and attributes of each module; the function that is returned puts them back."""
+    """Remember the parameters, buffers and attributes of each module; the function that is returned puts them back.
+
+    Raises:
+        TypeError: a module is scripted, so that its parameters cannot be replaced.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{repr(name) if name else 'model'} was made by torch.jit.script or torch.jit.trace, and cannot be "
+                "changed: put the module from which it was made in its place, and script it afterwards"
+            )
     parts = [part for m in model.modules() for part in (vars(m), m._parameters, m._buffers)]
     before = [dict(part) for part in parts]
 

@@ -58,7 +58,7 @@ def ours(network: Network) -> Iterator[tuple[str, Any]]:
         yield "masked", "not reached"
         return
     yield "seconds", [round(time.perf_counter() - start, 2), round(forward, 3)]
-    yield "reach", share_within_reach(model, graph.classes())
+    yield "reach", share_within_reach(model, graph.channels.coordinates())
     reasons = collections.Counter(graph.left_alone.values()).most_common(3)
     yield "left alone", "; ".join(f"{reason} ({count} layers)" for reason, count in reasons)
     result, compression = halve(network, model, graph)

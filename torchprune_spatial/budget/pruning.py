@@ -14,20 +14,21 @@ from torch_pruning.dependency import Group
 
 from resolution_scaling.ground.arguments import real_number, whole_number
 from resolution_scaling.ground.calls import call_model
-from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.models import evaluating, of_autograd
 from resolution_scaling.ground.progress import counting, showing_progress
 from resolution_scaling.ground.put_back import undoing_failures
 
 from ..calibration.statistics import Calibration
 from ..graph.attention import attention_heads
 from ..graph.channel_graph import ChannelGraph
+from ..graph.options import check_heads, check_layers, check_option_names
 from ..record.pruning_record import PruningRecord
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
 from .allocations import ALLOCATIONS, Allocation, Work
 from .bisection import fewest_steps
 from .limits import LIMITS, checked_limits
 from .output_changes import Loss
-from .planned_pruner import ScoringPruner
+from .planned_pruner import HEAD_RATIOS, ScoringPruner
 from .rehearsal import Rehearsal
 from .scored_groups import ScoredGroup, root_name, scored_group
 
@@ -124,6 +125,9 @@ def prune_to(
             raise TypeError(
                 f"{name} cannot be given to prune_to, which finds the pruning ratios and prunes in one step"
             )
+    check_option_names(options.keys() - {"model", "example_inputs", "importance"})
+    check_heads(model, options.get("num_heads"))
+    check_layers(model, options.get("ignored_layers"), "ignored_layers")
     limits = checked_limits({"compression": compression, "speedup": speedup})
     spread = _allocation(allocation, options, importance)
     folding = _folding(fold, importance)
@@ -139,8 +143,14 @@ def prune_to(
     rounding = _rounding(options)
     options = _completed(options, model, graph)
     with ExitStack() as stack:
-        for context in (evaluating(model), torch.enable_grad(), showing_progress(progress)):
+        for context in (
+            evaluating(model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            showing_progress(progress),
+        ):
             stack.enter_context(context)
+        example_inputs = of_autograd(model, example_inputs)
         tried = stack.enter_context(counting("search"))
         forward = options["forward_fn"]
         costs = {name: LIMITS[name](model, example_inputs, forward) for name in limits}
@@ -162,10 +172,7 @@ def prune_to(
         before = {name: cost[""] for name, cost in costs.items()}
         rehearsal = Rehearsal(model, example_inputs, options, groups, spread.order(work), before, tried, channels)
         if not rehearsal.order:
-            raise ValueError(
-                f"{type(model).__name__} has no channel to remove: importance, ignored_layers, round_to or "
-                "max_pruning_ratio exclude every group from pruning"
-            )
+            raise ValueError(_nothing_to_remove(model, groups, channels))
 
         def excess(steps: int) -> float:
             return min(rehearsal.reached(steps)[name] / limit for name, limit in limits.items()) - 1
@@ -181,6 +188,18 @@ def prune_to(
                     "so the network is left as it was. Please report it, and list these layers in ignored_layers"
                 )
     return record
+
+
+def _nothing_to_remove(model: nn.Module, groups: Mapping[str, Any], channels: ChannelGraph | None) -> str:
+    """Why no channel can be removed."""
+    text = f"{type(model).__name__} has no channel to remove"
+    if groups or channels is None or not channels.left_alone:
+        return f"{text}: importance, ignored_layers, round_to or max_pruning_ratio exclude every group from pruning"
+    reasons: dict[str, list[str]] = {}
+    for name, why in channels.left_alone.items():
+        reasons.setdefault(why, []).append(name)
+    quoted = [f"{', '.join(map(repr, names[:3]))}{', ...' * (len(names) > 3)}: {why}" for why, names in reasons.items()]
+    return f"{text}. Left alone are {'; '.join(quoted[:3])}{'; ...' * (len(quoted) > 3)}"
 
 
 def _followed(model: nn.Module, example_inputs: Any, options: Mapping[str, Any]) -> ChannelGraph:
@@ -251,7 +270,8 @@ def _completed(options: dict[str, Any], model: nn.Module, graph: str) -> dict[st
     """Add our defaults to the options of Torch-Pruning's pruner."""
     completed = options | {"forward_fn": options.get("forward_fn") or call_model, "pruning_ratio": 0.0}
     completed["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
-    if options.get("num_heads") is None and graph == "torch-pruning":
+    whole_heads = any(options.get(name) for name in ("prune_num_heads", *HEAD_RATIOS))
+    if options.get("num_heads") is None and (graph == "torch-pruning" or whole_heads):
         completed["num_heads"] = attention_heads(model)
     return completed
 

@@ -14,7 +14,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
 from ..graph.channel_graph import ChannelGraph
-from ..graph.private_names import channel_groups_of, graph_of, name_in
+from ..graph.private_names import channel_groups_of, graph_of, name_in, roots_of
 from ..graph.sides import CoupledChannels
 
 
@@ -182,5 +182,5 @@ def _whole(group: Group) -> set[frozenset[int]]:
         ):
             channels = count(layer) if prunes(handler) else None
             if channels is not None and channels <= len(item.idxs):
-                found.add(frozenset(item.root_idxs))
+                found.add(frozenset(roots_of(item)))
     return found

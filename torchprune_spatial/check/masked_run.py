@@ -22,7 +22,7 @@ from ..graph.labels.following import Following, tensors_in
 from ..graph.labels.moving_rules import reduced_dims
 from ..graph.labels.parameters import Axes, track_of
 from ..graph.labels.rules import Call
-from ..graph.labels.trace import Dispatch, trace
+from ..graph.labels.trace import Dispatch, outputs_in, trace
 
 
 class MaskedRun:
@@ -59,7 +59,7 @@ class MaskedRun:
         """
         expected = self.outputs(inputs)
         with torch.no_grad(), evaluating(self.graph.model):
-            found = tensors_in(self.forward(self.graph.model, copy.deepcopy(inputs)))
+            found = outputs_in(self.forward(self.graph.model, copy.deepcopy(inputs)))
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, expected)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"the pruned network's outputs have shapes {shapes[0]}; the unpruned one's {shapes[1]}")
@@ -90,15 +90,13 @@ class MaskedRun:
             raise ValueError("removed channels reach an output, or something that cannot lose channels")
         if any(not gone[list(pair)].all() for pair in tied):
             raise ValueError("removed channels are tied to channels that are still there")
-        return tensors_in(results)
+        return outputs_in(results)
 
 
 def _copied(model: torch.nn.Module) -> torch.nn.Module:
     """A copy of a model, also if its modules hold tensors that were computed from others, as by the old weight norm."""
-    tensors = [
-        value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)
-    ]
-    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in tensors})
+    held = [tensor for module in model.modules() for tensor in tensors_in(vars(module))]
+    return copy.deepcopy(model, {id(x): x.detach().clone() for x in held if x.grad_fn is not None})
 
 
 def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:

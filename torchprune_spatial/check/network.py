@@ -15,7 +15,7 @@ from torch_pruning.dependency import DependencyGraph, Group
 from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import call_model, sentence
-from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.models import evaluating, of_autograd
 from resolution_scaling.ground.progress import progress as with_bar
 from resolution_scaling.ground.progress import showing_progress
 from resolution_scaling.ground.put_back import restoring_attributes
@@ -38,6 +38,7 @@ REWRITE = (
 )
 
 
+@torch.inference_mode(False)
 def check_network(
     model: nn.Module,
     example_inputs: Any,
@@ -84,6 +85,7 @@ def check_network(
     """
     if graph not in ("channels", "torch-pruning"):
         raise ValueError(f"graph is {graph!r}; expected 'channels' or 'torch-pruning'")
+    example_inputs = of_autograd(model, example_inputs)
     if graph == "channels":
         return _check_channels(model, example_inputs, list(ignored_layers), options)
     modules = dict(model.named_modules())

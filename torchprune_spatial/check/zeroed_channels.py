@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch_pruning.dependency import DependencyGraph, Group
 
 from ..graph.layers import CHANNEL_LAYERS, channel_dimension, watching_inputs
-from ..graph.private_names import graph_of, parameter_name_in
+from ..graph.private_names import graph_of, parameter_name_in, roots_of
 
 Places = dict[nn.Module | nn.Parameter, set[int]]
 """Channels, by the layer or parameter that reads or produces them."""
@@ -45,7 +45,7 @@ class ZeroingTest:
         dep, readers = group[0].dep, list(self._readers(group))
         if failure := self._out_of_range(group):
             return failure
-        read_as: dict[int, Places] = {root: {} for root in group[0].root_idxs}
+        read_as: dict[int, Places] = {root: {} for root in roots_of(group[0])}
         for reader, idxs, roots in readers:
             for idx, root in zip(idxs, roots, strict=True):
                 if root in read_as and reader in self._unchanged[0] and self._unchanged[0][reader][idx] > 0:
@@ -135,7 +135,7 @@ class ZeroingTest:
         for item in group.items:
             layer = item.dep.target.module
             if isinstance(layer, CHANNEL_LAYERS) and self.graph.is_in_channel_pruning_fn(item.dep.handler):
-                yield layer, list(item.idxs), list(item.root_idxs)
+                yield layer, list(item.idxs), roots_of(item)
 
     def _produced(self, group: Group) -> Zeroed:
         """Channels of a group, by the layers and parameters that produce them."""

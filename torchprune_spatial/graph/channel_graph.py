@@ -23,13 +23,15 @@ from .channels import Channels, Coupled
 from .factors import owners_of, settle_factors
 from .labels.classes import FROZEN
 from .labels.trace import Traced, trace
+from .options import check_layers
 from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
 from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
+from .stand_ins import StandIn, with_stand_ins
 from .trials import leave_wrong_groups_alone
 
 PRODUCERS = (tp.ops.TORCH_CONV, nn.Linear)
-COUPLED = tp.prune_linear_out_channels
+COUPLED = COUNTED.prune_out_channels
 """The handler of `CoupledChannels`."""
 
 
@@ -62,6 +64,7 @@ class ChannelGraph(DependencyGraph):
         >>> group.prune()
     """
 
+    @torch.inference_mode(False)
     def build_dependency(
         self,
         model: nn.Module,
@@ -93,8 +96,11 @@ class ChannelGraph(DependencyGraph):
                 Groups with which the model does not run, or which turn out to be wrong, are left alone.
 
         Raises:
+            TypeError, ValueError: an argument is not usable, or the model returns no tensors.
             Whatever the model raises when it is run.
         """
+        check_layers(model, ignored_layers, "ignored_layers")
+        check_layers(model, ignored_params, "ignored_params")
         if any(tensor.is_meta and tensor.is_floating_point() for tensor in (*model.parameters(), *model.buffers())):
             forward = None if forward_fn is call_on_meta else forward_fn
             real, inputs, kinds, layers, params = with_values(
@@ -107,7 +113,7 @@ class ChannelGraph(DependencyGraph):
             return self
         self.verbose, self.model = verbose, model
         name_modules(self)
-        for kind, pruner in ((TensorAxis, COUNTED), *(customized_pruners or {}).items()):
+        for kind, pruner in ((TensorAxis, COUNTED), (CoupledChannels, COUNTED), *(customized_pruners or {}).items()):
             self.register_customized_layer(kind, pruner)
         self.ignored_params = list(ignored_params or [])
         self.out_channel_groups: dict[nn.Module, int] = {}
@@ -186,7 +192,7 @@ class ChannelGraph(DependencyGraph):
         first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
         first.trigger = handler
         roots = torch.tensor(idxs, dtype=torch.long)
-        items = [group_item(first, idxs, list(idxs) if coupled is None else [None] * len(idxs))]
+        items = [group_item(first, idxs, idxs)]
         for other in self._sides_with(classes):
             places = position[self.channels.classes.of(other.labels)]
             found = (places >= 0).nonzero().flatten()
@@ -198,8 +204,7 @@ class ChannelGraph(DependencyGraph):
                 node = self.module2node[other.layer]
                 dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
                 items.append(group_item(dep, found.tolist(), roots[places[found]].tolist()))
-        # importances of Torch-Pruning make as many scores as the first layer that they score has channels
-        group.items.extend([items[0], *sorted(items[1:], key=lambda item: len(set(item.root_idxs)) < len(idxs))])
+        group.items.extend(with_stand_ins(items))
         return group
 
     def get_all_groups(
@@ -225,9 +230,14 @@ class ChannelGraph(DependencyGraph):
                 continue
             group = self.get_pruning_group(root, handler, range(count))
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
+            makers &= self.module2node.keys()  # not the stand-ins
             if makers & ignored or not any(isinstance(maker, tuple(root_module_types)) for maker in makers):
                 continue
             yield group
+
+    def get_out_channels(self, module_or_node: Any) -> Any:
+        """The number of output channels of a layer; None if it has none."""
+        return None if isinstance(module_or_node, StandIn) else super().get_out_channels(module_or_node)
 
     def check_pruning_group(self, group: Any) -> bool:
         """Whether every layer keeps a channel, and the code can have the numbers of channels that are left."""
@@ -258,13 +268,16 @@ class ChannelGraph(DependencyGraph):
         return found
 
     def classes(self) -> list[set[tuple[str, int, int]]]:
-        """The coordinates (parameter, dimension, index) of each class that can be removed, constraints left aside."""
-        found: dict[int, set[tuple[str, int, int]]] = {}
-        for (name, dim), labels in self.channels.axes.items():
-            for index, root in enumerate(self.channels.classes.of(labels).tolist()):
-                if root != FROZEN:
-                    found.setdefault(root, set()).add((name, dim, index))
-        return list(found.values())
+        """The coordinates (parameter, dimension, index) of each class that can be removed, constraints left aside.
+
+        The inputs of a convolution with groups are left out: at an index of its weights, each group has another.
+        """
+        sizes = {(name, dim): size for name, p in self.model.named_parameters() for dim, size in enumerate(p.shape)}
+        of_parameters = (
+            {place for place in members if len(self.channels.axes[place[:2]]) == sizes.get(place[:2])}
+            for members in self.channels.coordinates()
+        )
+        return [members for members in of_parameters if members]
 
     def named_root(self, name: str) -> nn.Module:
         """The root of a group by its name: a layer, or `CoupledChannels`.
@@ -344,6 +357,7 @@ class ChannelGraph(DependencyGraph):
 
     # ---- removing
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def cut(self, side: Side, idxs: Sequence[int]) -> None:
         """Remove channels of a side from its tensors."""
@@ -378,6 +392,7 @@ class ChannelGraph(DependencyGraph):
         module, attribute = self._owners[key[0]][0]
         return int(getattr(module, attribute).shape[key[1]])
 
+    @torch.inference_mode(False)
     def finish(self, classes: torch.Tensor) -> None:
         """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
         self.channels.remove(classes, self.model, self._owners)

@@ -18,6 +18,9 @@ from .labels.moves import Moves, linear
 from .labels.sizes import Relation
 from .labels.trace import Known, Traced
 
+TIED = "it is tied to channels that cannot be removed"
+"""The reason where no other is known."""
+
 
 @dataclass
 class Coupled:
@@ -120,11 +123,23 @@ class Channels:
         """Why some of the labels cannot be removed; empty if all can."""
         frozen = labels[self.classes.of(labels) == FROZEN]
         reasons = self.classes.reason_of[frozen].tolist()
-        texts = [self.classes.reasons[reason] for reason in dict.fromkeys(reasons)]
+        texts = list(dict.fromkeys(self.classes.reasons[reason] or TIED for reason in dict.fromkeys(reasons)))
         if not texts:
             return ""
         some = f"{len(frozen)} of {len(labels)} channels: " if len(frozen) < len(labels) else ""
-        return some + "; ".join(text or "it is tied to channels that cannot be removed" for text in texts[:2])
+        return some + "; ".join(texts[:2])
+
+    def coordinates(self) -> list[set[tuple[str, int, int]]]:
+        """The coordinates (parameter or buffer, dimension, index) of each class that can be removed.
+
+        The inputs of a convolution with groups are counted through all groups.
+        """
+        found: dict[int, set[tuple[str, int, int]]] = {}
+        for (name, dim), labels in self.axes.items():
+            for index, root in enumerate(self.classes.of(labels).tolist()):
+                if root != FROZEN:
+                    found.setdefault(root, set()).add((name, dim, index))
+        return list(found.values())
 
     def within_reach(self, model: nn.Module) -> float:
         """The share of the model's parameters that can be removed, by input or output channels."""

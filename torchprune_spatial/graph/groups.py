@@ -12,7 +12,7 @@ from torch_pruning.dependency import DependencyGraph, Group
 
 from .channel_graph import ChannelGraph
 from .layers import CHANNEL_LAYERS
-from .private_names import graph_of
+from .private_names import graph_of, roots_of
 
 
 def channel_layers(graph: DependencyGraph) -> dict[nn.Module, str]:
@@ -144,7 +144,7 @@ def _members(
         layer = item.dep.target.module
         if not isinstance(layer, nn.Module) or layer not in layers or not takes_part(item.dep.handler):
             continue
-        pairs = [(i, position[r]) for i, r in zip(item.idxs, item.root_idxs, strict=True) if r in position]
+        pairs = [(i, position[r]) for i, r in zip(item.idxs, roots_of(item), strict=True) if r in position]
         if pairs:
             members.append(Member(layer, *torch.tensor(pairs).T))
     return members

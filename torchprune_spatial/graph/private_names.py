@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch_pruning as tp
@@ -64,11 +65,33 @@ def normalize(values: torch.Tensor, normalizer: str | Callable[[torch.Tensor], t
     return _magnitude._normalize(values, normalizer)
 
 
-def group_item(dep: Any, idxs: list[int], root_idxs: Sequence[int | None]) -> Any:
-    """An item of a group: a dependency, channels of its target, and for each of them the channel of the root."""
+class Uncounted(np.ndarray[Any, Any]):
+    """The ``root_idxs`` of an item that scores leave out: Torch-Pruning leaves out those that hold None.
+
+    Its regularizers cannot do with None: they make a tensor of the numbers, which are here all the same.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        """None for each number."""
+        return iter([None] * len(self))
+
+
+def group_item(dep: Any, idxs: list[int], root_idxs: Sequence[int], counted: bool = True) -> Any:
+    """An item of a group: a dependency, channels of its target, and for each of them the channel of the root.
+
+    Args:
+        dep, idxs, root_idxs: these.
+        counted: whether Torch-Pruning's importances look at it.
+    """
     item = _helpers.GroupItem(dep, idxs)
-    item.root_idxs = list(root_idxs)
+    item.root_idxs = list(root_idxs) if counted else np.array(root_idxs, dtype=np.int64).view(Uncounted)
     return item
+
+
+def roots_of(item: Any) -> list[int]:
+    """The channels of the root for each of an item's channels, whether scores count it or not."""
+    roots = item.root_idxs
+    return roots.tolist() if isinstance(roots, Uncounted) else list(roots)
 
 
 def name_modules(graph: DependencyGraph, more: Mapping[nn.Module, str] | None = None) -> None:

@@ -38,32 +38,19 @@ class TensorAxis(nn.Module):
         self.name, self.size = name, size
 
 
-class CoupledChannels(nn.Linear):
+class CoupledChannels(nn.Module):
     """Channels that can only be removed together with others: the root of their group.
-
-    It stands first in its group, and importances of Torch-Pruning make as many scores as the first layer has channels.
-    Therefore it is a linear layer, whose weights are zero and are not counted (its ``root_idxs`` are None).
 
     Args:
         size: their number.
+
+    Attributes:
+        size: their present number.
     """
 
     def __init__(self, size: int):
-        nn.Module.__init__(self)
-        self.in_features = 1
-        self.register_parameter("bias", None)
+        super().__init__()
         self.size = size
-
-    @property
-    def size(self) -> int:
-        """Their present number."""
-        return self.out_features
-
-    @size.setter
-    def size(self, size: int) -> None:
-        self.out_features = size
-        self.weight = nn.Parameter(torch.zeros(size, 1))
-        self.weight.grad = torch.zeros(size, 1)
 
 
 class CountedPruner(tp.pruner.BasePruningFunc):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,37 +34,39 @@ def leave_wrong_groups_alone(graph: Any, steps: list[Step]) -> None:
         graph.leave_alone(wrong)
 
 
-def _failing(graph: Any, names: Sequence[str], steps: list[Step]) -> dict[str, str]:
-    """Which of some groups cannot be pruned, and why; found by halving."""
-    why = _trial(graph, names, steps)
+def _failing(graph: Any, names: Sequence[str], steps: list[Step], others: Sequence[str] = ()) -> dict[str, str]:
+    """Which of some groups cannot be pruned, and why; found by halving.
+
+    Args:
+        graph: the graph.
+        names: the roots of the groups.
+        steps: what the whole network computes.
+        others: roots of groups that are pruned at the same time, with which nothing goes wrong.
+    """
+    why = _trial(graph, [*others, *names], steps)
     if not why:
         return {}
     if len(names) == 1:
         return {names[0]: why}
     half = len(names) // 2
-    apart = _failing(graph, names[:half], steps) | _failing(graph, names[half:], steps)
-    return apart or dict.fromkeys(names, why)
+    wrong = _failing(graph, names[:half], steps, others)
+    right = [name for name in names[:half] if name not in wrong]
+    return wrong | _failing(graph, names[half:], steps, [*others, *right])
 
 
 def _trial(graph: Any, names: Sequence[str], steps: list[Step]) -> str:
     """What goes wrong when channels of each group are removed at random positions; empty if nothing does.
 
     Numbers can be right by chance, as in ``gcd(channels, 8)``: first a third of each group is removed, then one of it.
-
-    Args:
-        graph: the graph.
-        names: the roots of the groups.
-        steps: what the whole network computes.
     """
-    return _trial_with(graph, names, steps, 3) or _trial_with(graph, names, steps, None)
+    return _trial_with(graph, names, steps, lambda size: size // 3) or _trial_with(graph, names, steps, lambda size: 1)
 
 
-def _trial_with(graph: Any, names: Sequence[str], steps: list[Step], share: int | None) -> str:
-    generator = torch.Generator().manual_seed(0)
+def _trial_with(graph: Any, names: Sequence[str], steps: list[Step], number: Callable[[int], int]) -> str:
     with graph.trying():
         try:
             for name in names:
-                positions = _allowed(graph, name, share, generator)
+                positions = _allowed(graph, name, number)
                 if len(positions):
                     graph.part_of(name, positions).prune(record_history=False)
             again = graph.followed_again()
@@ -73,11 +76,12 @@ def _trial_with(graph: Any, names: Sequence[str], steps: list[Step], share: int 
     return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else difference(steps, again.steps, changed)
 
 
-def _allowed(graph: Any, name: str, share: int | None, generator: torch.Generator) -> torch.Tensor:
-    """Random positions in each block of a root: of a third or so, or one; none if the code cannot lose as many."""
+def _allowed(graph: Any, name: str, number: Callable[[int], int]) -> torch.Tensor:
+    """Random positions in each block of a root, always the same; fewer or none if the code cannot lose so many."""
     blocks = graph.blocks_of(name)
     size = blocks.shape[1]
-    positions = torch.randperm(size, generator=generator)[: size // share if share else min(1, size - 1)]
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    positions = torch.randperm(size, generator=generator)[: max(1, number(size)) if size > 1 else 0]
     while len(positions) and graph.channels.refusal(blocks[:, positions].flatten()):
         positions = positions[: len(positions) // 2]
     return positions

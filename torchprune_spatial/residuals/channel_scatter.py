@@ -10,6 +10,8 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph, Group
 
+from ..graph.private_names import roots_of
+
 
 class ChannelScatter(nn.Module):
     """Puts the channels that a branch has kept in their places among the channels of the sum; the others are zero.
@@ -148,5 +150,5 @@ def _dead_channels(graph: DependencyGraph, scatter: ChannelScatter) -> list[int]
             return []
         if graph.is_out_channel_pruning_fn(handler) and not graph.is_in_channel_pruning_fn(handler):  # produces the sum
             places = set(module.index.tolist() if isinstance(module, ChannelScatter) else item.idxs)
-            fed |= {root for place, root in zip(item.idxs, item.root_idxs, strict=True) if place in places}
+            fed |= {root for place, root in zip(item.idxs, roots_of(item), strict=True) if place in places}
     return sorted(set(channels) - fed)

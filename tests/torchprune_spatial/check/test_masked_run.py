@@ -9,6 +9,7 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from torchprune_spatial.check.masked_run import MaskedRun
 from torchprune_spatial.graph.channel_graph import ChannelGraph
@@ -315,3 +316,40 @@ def test_leaves_networks_and_inputs_as_they_are():
     graph.get_pruning_group(net.first, tp.prune_linear_out_channels, [1]).prune()
     assert before.difference(x) == 0
     torch.testing.assert_close(x, given, rtol=0, atol=0)
+
+
+class Keeping(nn.Module):
+    """Keeps what it has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.kept = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 1), {}
+
+    def forward(self, x):
+        y = self.first(x)
+        self.kept["list"] = [y]
+        return self.second(y)
+
+
+def masked_network():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    prune.random_unstructured(model[0], "weight", 0.3)
+    prune.l1_unstructured(model[2], "bias", 0.3)
+    return model
+
+
+def weight_normed():
+    norm = nn.utils.weight_norm
+    return nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), norm(nn.Conv2d(8, 6, 3)), nn.ReLU(), nn.Conv2d(6, 3, 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("make", [Keeping, masked_network, weight_normed])
+def test_networks_that_hold_tensors_computed_from_others(make):
+    model, images = make().double(), torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    model(images)
+    graph = graph_of(model, images)
+    before = MaskedRun(graph)
+    prune_at_random(graph)
+    assert sum(parameter.numel() for parameter in model.parameters()) < sum(p.numel() for p in make().parameters())
+    assert before.difference(images) < 1e-12

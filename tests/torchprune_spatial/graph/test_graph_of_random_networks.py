@@ -28,10 +28,10 @@ def graph_of(net, batch, verify=True):
 def check_classes(net, batch):
     """The classes are those of the second implementation; what a trial freezes in addition cannot be removed."""
     reference = Reference(net)
-    wrong = differences(graph_of(net, batch, verify=False).classes(), reference)
+    wrong = differences(graph_of(net, batch, verify=False).channels.coordinates(), reference)
     assert not wrong, "\n".join(wrong)
     graph = graph_of(net, batch)
-    found = set().union(*graph.classes())
+    found = set().union(*graph.channels.coordinates())
     for labels in reference.classes:
         if labels in reference.widest and reference.leaves_some(labels) and not labels <= found:
             works = works_without(net, reference, labels, net.inputs(batch))

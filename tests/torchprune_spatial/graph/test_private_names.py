@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[3] / "torchprune_spatial"
 HOME = PACKAGE / "graph" / "private_names.py"
 OF_PYTORCH = {
     *("_parameters", "_buffers", "_modules", "_forward_hooks", "_non_persistent_buffers_set", "_load_from_state_dict"),
-    *("_schema", "_cdata", "_python_dispatch", "_disable_current_modes"),
+    *("_schema", "_cdata", "_python_dispatch", "_disable_current_modes", "_can_decompose"),
     *("_ConvNd", "_BatchNorm", "_InstanceNorm", "_NormBase", "_reversed_padding_repeated_twice", "_version"),
 }
 

@@ -63,17 +63,25 @@ def register_rule(*names: str) -> Callable[[Rule], Rule]:
     Args:
         names: names of operations: of ATen without namespace (``"roll"``), of others with it (``"torchvision::nms"``).
 
+    Raises:
+        TypeError: there are no names, or it decorates something that cannot be called.
+
     Example:
         >>> @register_rule("my_ops::swish")
         ... def swish(following, call):
         ...     following.set(call.result, following.get(call.inputs[0]))
     """
 
+    if not names:
+        raise TypeError("names is empty; expected names of operations such as 'my_ops::swish'")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"names holds {name!r}; expected names of operations such as 'my_ops::swish'")
+
     def register(rule: Rule) -> Rule:
-        for name in names:
-            if not isinstance(name, str) or not name:
-                raise TypeError(f"names holds {name!r}; expected names of operations such as 'my_ops::swish'")
-            RULES[name] = rule
+        if not callable(rule):
+            raise TypeError(f"rule of {names[0]!r} is {rule!r}; expected a function of following and call")
+        RULES.update(dict.fromkeys(names, rule))
         return rule
 
     return register

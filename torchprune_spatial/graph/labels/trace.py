@@ -12,6 +12,7 @@ import torch.nn as nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
@@ -82,6 +83,9 @@ class Dispatch(TorchDispatchMode):
         self.following = following
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if rule_for(function) is None and function._can_decompose():  # with tensors of inference mode
+            with self:
+                return function.decompose(*args, **(kwargs or {}))
         result = function(*args, **(kwargs or {}))
         inputs, outputs = tensors_in((args, kwargs)), tensors_in(result)
         of_sum = any(has_storage(tensor) and self.following.storages.of_sum(tensor) for tensor in inputs)
@@ -135,6 +139,32 @@ def _defaults(left: list[Any], given: Mapping[str, Any]) -> list[Any]:
     ]
 
 
+def outputs_in(value: Any) -> list[torch.Tensor]:
+    """The tensors among the outputs of a network, also those that objects hold as attributes."""
+    found, seen, pending = list[torch.Tensor](), set[int](), tree_leaves(value)
+    while pending:
+        leaf = pending.pop(0)
+        if isinstance(leaf, torch.Tensor):
+            found.append(leaf)
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)) and id(leaf) not in seen:
+            seen.add(id(leaf))
+            pending += tree_leaves(vars(leaf))
+    return found
+
+
+def _without_outputs(outputs: list[torch.Tensor]) -> str:
+    """Why outputs say nothing about the channels that must stay."""
+    if outputs:
+        return (
+            f"the network's outputs have no elements (shape {list(outputs[0].shape)}), so that nothing can be followed "
+            "to them: give example_inputs with at least one image, of a size that the network can take"
+        )
+    return (
+        "the network returns no tensors, so that it cannot be seen which channels are its outputs: pass a forward_fn "
+        "that returns them, as tensors or in tuples, lists, dicts or objects"
+    )
+
+
 def trace(
     model: nn.Module,
     forward: Callable[[], Any],
@@ -182,8 +212,10 @@ def trace(
         stack.enter_context(sizes.counting_attributes(model, axes) if known is None else contextlib.nullcontext())
         stack.enter_context(sizes if known is None else _Plain())
         with dispatch(following):
-            outputs = forward()
-        for tensor in tensors_in(outputs):
+            outputs = outputs_in(forward())
+        if known is None and not any(tensor.numel() for tensor in outputs):
+            raise ValueError(_without_outputs(outputs))
+        for tensor in outputs:
             for track in following.get(tensor) if has_storage(tensor) else ():
                 following.classes.freeze(track, OUTPUT)
     sizes.find_candidates()
