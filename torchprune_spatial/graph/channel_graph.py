@@ -197,7 +197,7 @@ class ChannelGraph(DependencyGraph):
                 dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
                 items.append(group_item(dep, found.tolist(), roots[places[found]].tolist()))
         # importances of Torch-Pruning make as many scores as the first layer that they score has channels
-        group.items.extend([items[0], *sorted(items[1:], key=lambda item: len(set(item.root_idxs)) < len(idxs))])
+        group.items.extend([items[0], *sorted(items[1:], key=lambda item: sorted(item.root_idxs) != sorted(idxs))])
         return group
 
     def get_all_groups(
