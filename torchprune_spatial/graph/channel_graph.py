@@ -178,7 +178,7 @@ class ChannelGraph(DependencyGraph):
             raise ValueError(f"channels of {self._names.get(module) or module} cannot be removed: {why}")
         root = self.module2node[module]
         handler = COUPLED if side is None else side.handler
-        position = torch.full((len(self.channels.classes.root),), -1)
+        position = torch.full((len(self.channels.classes),), -1)
         position[classes.flip(0)] = torch.arange(len(classes)).flip(0)
         group = ChannelGroup(self, classes)
         first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
@@ -466,7 +466,7 @@ class ChannelGraph(DependencyGraph):
 
     def _sides_with(self, classes: torch.Tensor) -> list[Side]:
         """The sides that have channels of some classes."""
-        chosen = torch.zeros(len(self.channels.classes.root), dtype=torch.bool)
+        chosen = torch.zeros(len(self.channels.classes), dtype=torch.bool)
         chosen[classes] = True
         found = self._label_sides[chosen[self.channels.classes.of(self._labels)]].unique().tolist()
         return [self.sides[i] for i in found]

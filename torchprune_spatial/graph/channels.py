@@ -56,7 +56,7 @@ class Channels:
         self.equal_counts = traced.equal_counts
         self._by_attribute: dict[Attribute, Relation] = {}
         self._solve()
-        self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self.removed = torch.zeros(len(self.classes), dtype=torch.bool)
         self.depthwise: set[str] = set()
         self._at_first = [self._value(factor.terms) for factor in self._factors]
 
@@ -131,9 +131,9 @@ class Channels:
         Yields:
             The name of the root, and its classes; None if they are those of the layer with this name, in order.
         """
-        visited = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        visited = torch.zeros(len(self.classes), dtype=torch.bool)
         visited[FROZEN] = True
-        move_of = torch.full((len(self.classes.root),), -1)
+        move_of = torch.full((len(self.classes),), -1)
         for i, move in enumerate(self._moves):
             move_of[move.classes] = i
         for name, labels in sides:
@@ -154,7 +154,7 @@ class Channels:
 
     def allow(self, classes: torch.Tensor) -> bool:
         """Whether the code can have the numbers of channels that are left without some classes."""
-        gone = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        gone = torch.zeros(len(self.classes), dtype=torch.bool)
         gone[classes] = True
         for move in self._moves:
             left = (~gone[move.blocks]).sum(1)
