@@ -349,10 +349,16 @@ class Sizes(TorchFunctionMode):
         """Label a new tensor whose size is a count: it has as many channels as that."""
         for dim, size in enumerate(sizes):
             if isinstance(size, Count) and result.dim() == len(sizes) and size == result.shape[dim] > 1:
-                labels = self.following.classes.new(int(size))
-                self.relations.append(Relation(labels, size.terms))
-                self.following.set(result, [labels.reshape([-1 if d == dim else 1 for d in range(len(sizes))])])
-                break
+                return self.grown(result, dim, size)
+        return result
+
+    def grown(self, result: torch.Tensor, dim: int, size: Count) -> torch.Tensor:
+        """Label a new tensor that has as many blocks as a count along a dimension."""
+        labels = self.following.classes.new(int(size))
+        self.relations.append(Relation(labels, size.terms))
+        rows = labels.repeat_interleave(result.shape[dim] // len(labels))
+        track = rows.reshape([-1 if d == dim else 1 for d in range(result.dim())])
+        self.following.set(result, [*self.following.get(result), track])
         return result
 
 
