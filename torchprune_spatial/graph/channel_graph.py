@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,10 +117,15 @@ class ChannelGraph(DependencyGraph):
             if any(parameter is ignored for ignored in self.ignored_params):
                 frozen[name] = "it is one of ignored_params"
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
-        traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
+        traced = self._traced(frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
-        settle_factors(traced, model, self._forward, owners_of(model)[0])
         self.channels = Channels(traced)
+        stuck = [labels for labels in traced.choices if bool((traced.classes.of(labels) == FROZEN).all())]
+        held = set(torch.cat(stuck).tolist()) - {FROZEN} if stuck else set()
+        if held:  # where single positions cannot be removed, whole blocks of them may, such as heads
+            by_blocks = Channels(self._traced(frozen, held))
+            if by_blocks.frozen() < self.channels.frozen():
+                self.channels = by_blocks
         self.channels.depthwise = {name for name, module in model.named_modules() if reads_one_channel(module)}
         self._bind()
         self._tied_at_first: set[tuple[int, int]] = set()
@@ -409,6 +414,12 @@ class ChannelGraph(DependencyGraph):
                 self._set_roots()
 
     # ---- making
+
+    def _traced(self, frozen: Mapping[str, str], held: Collection[int] = ()) -> Traced:
+        """Follow the channels of the model for the first time, and find what makes up for factors."""
+        traced = trace(self.model, self._forward, customized=self.customized(), frozen=frozen, held=held)
+        settle_factors(traced, self.model, self._forward, owners_of(self.model)[0])
+        return traced
 
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""

@@ -103,6 +103,10 @@ class Channels:
         some = f"{len(frozen)} of {len(labels)} channels: " if len(frozen) < len(labels) else ""
         return some + "; ".join(text or "it is tied to channels that cannot be removed" for text in texts[:2])
 
+    def frozen(self) -> int:
+        """How many indices of parameters cannot be removed."""
+        return sum(int((self.classes.of(labels) == FROZEN).sum()) for labels in self.axes.values())
+
     def within_reach(self, model: nn.Module) -> float:
         """The share of the model's parameters that can be removed, by input or output channels."""
         total = within = 0

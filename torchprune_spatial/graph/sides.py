@@ -162,7 +162,7 @@ def _sides_of_layer(
         return
     transposed = getattr(module, "transposed", False)
     out = 1 if transposed and kind == TYPES.CONV else 0
-    weights = [key for key in keys if is_weight(key[0])]
+    weights = [key for key in keys if is_weight(key[0]) and _dims(graph.model, key[0]) == weight.dim()]
     outputs = [key for key in weights if key[1] == out]
     outputs = [key for key in outputs if len(axes[key]) == len(axes[outputs[0]])]
     others = [key for key in keys if attribute_of(key[0]) == "bias"]
@@ -171,6 +171,13 @@ def _sides_of_layer(
         yield from _if_any(
             module, pruner.prune_in_channels, [key for key in weights if key[1] == 1 - out], axes, name, False
         )
+
+
+def _dims(model: nn.Module, name: str) -> int:
+    """The number of dimensions of a parameter or buffer."""
+    path, _, attribute = name.rpartition(".")
+    tensor: torch.Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor.dim()
 
 
 def _if_any(
