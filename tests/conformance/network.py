@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Network:
 
 def calling(path: str, *args: Any, **arguments: Any) -> Callable[[], Any]:
     """A function that imports ``"package.module:name"`` and calls it with these arguments."""
-    return lambda: pkgutil.resolve_name(path)(*args, **arguments)
+    return lambda: pkgutil.resolve_name(path)(*copy.deepcopy(args), **copy.deepcopy(arguments))  # some change lists
 
 
 def _randomise(tensor: torch.Tensor) -> None:

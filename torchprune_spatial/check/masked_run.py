@@ -72,7 +72,7 @@ class MaskedRun:
             ValueError: a removed channel reaches an output, or is tied to channels that are still there.
         """
         removed = self.graph.channels.removed.nonzero().flatten()
-        gone = torch.zeros(len(self._known.classes.root), dtype=torch.bool)
+        gone = torch.zeros(len(self._known.classes), dtype=torch.bool)
         gone[self._known.classes.of(removed)] = True
         if gone[FROZEN]:
             raise ValueError("graph had removed channels before; expected a MaskedRun that is made before pruning")

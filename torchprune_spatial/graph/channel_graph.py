@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -124,10 +124,15 @@ class ChannelGraph(DependencyGraph):
             if any(parameter is ignored for ignored in self.ignored_params):
                 frozen[name] = "it is one of ignored_params"
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
-        traced = trace(model, self._forward, customized=self.customized(), frozen=frozen)
+        traced = self._traced(frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
-        settle_factors(traced, model, self._forward, owners_of(model)[0])
         self.channels = Channels(traced)
+        stuck = [labels for labels in traced.choices if bool((traced.classes.of(labels) == FROZEN).all())]
+        held = set(torch.cat(stuck).tolist()) - {FROZEN} if stuck else set()
+        if held:  # where single positions cannot be removed, whole blocks of them may, such as heads
+            by_blocks = Channels(self._traced(frozen, held))
+            if by_blocks.frozen() < self.channels.frozen():
+                self.channels = by_blocks
         self.channels.depthwise = {name for name, module in model.named_modules() if reads_one_channel(module)}
         self._bind()
         self._tied_at_first: set[tuple[int, int]] = set()
@@ -186,7 +191,7 @@ class ChannelGraph(DependencyGraph):
             raise ValueError(f"channels of {self._names.get(module) or module} cannot be removed: {why}")
         root = self.module2node[module]
         handler = COUPLED if side is None else side.handler
-        position = torch.full((len(self.channels.classes.root),), -1)
+        position = torch.full((len(self.channels.classes),), -1)
         position[classes.flip(0)] = torch.arange(len(classes)).flip(0)
         group = ChannelGroup(self, classes)
         first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
@@ -426,6 +431,12 @@ class ChannelGraph(DependencyGraph):
 
     # ---- making
 
+    def _traced(self, frozen: Mapping[str, str], held: Collection[int] = ()) -> Traced:
+        """Follow the channels of the model for the first time, and find what makes up for factors."""
+        traced = trace(self.model, self._forward, customized=self.customized(), frozen=frozen, held=held)
+        settle_factors(traced, self.model, self._forward, owners_of(self.model)[0])
+        return traced
+
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
         self._owners, same_name = owners_of(self.model)
@@ -484,7 +495,7 @@ class ChannelGraph(DependencyGraph):
 
     def _sides_with(self, classes: torch.Tensor) -> list[Side]:
         """The sides that have channels of some classes."""
-        chosen = torch.zeros(len(self.channels.classes.root), dtype=torch.bool)
+        chosen = torch.zeros(len(self.channels.classes), dtype=torch.bool)
         chosen[classes] = True
         found = self._label_sides[chosen[self.channels.classes.of(self._labels)]].unique().tolist()
         return [self.sides[i] for i in found]

@@ -58,7 +58,7 @@ class Channels:
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
         self.equal_counts = traced.equal_counts
         self._by_attribute: dict[Attribute, Relation] = {}
-        self.removed = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        self.removed = torch.zeros(len(self.classes), dtype=torch.bool)
         self._solve()
         self.depthwise: set[str] = set()
         self._at_first = [self._value(factor.terms) for factor in self._factors]
@@ -141,6 +141,10 @@ class Channels:
                     found.setdefault(root, set()).add((name, dim, index))
         return list(found.values())
 
+    def frozen(self) -> int:
+        """How many indices of parameters cannot be removed."""
+        return sum(int((self.classes.of(labels) == FROZEN).sum()) for labels in self.axes.values())
+
     def within_reach(self, model: nn.Module) -> float:
         """The share of the model's parameters that can be removed, by input or output channels."""
         total = within = 0
@@ -169,9 +173,9 @@ class Channels:
         Yields:
             The name of the root, and its classes; None if they are those of the layer with this name, in order.
         """
-        visited = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        visited = torch.zeros(len(self.classes), dtype=torch.bool)
         visited[FROZEN] = True
-        move_of = torch.full((len(self.classes.root),), -1)
+        move_of = torch.full((len(self.classes),), -1)
         for i, move in enumerate(self._moves):
             move_of[move.classes] = i
         for name, labels in sides:
@@ -192,7 +196,7 @@ class Channels:
 
     def refusal(self, classes: torch.Tensor) -> str:
         """Why some classes cannot be removed now: the code cannot have the numbers that are left; empty if it can."""
-        gone = torch.zeros(len(self.classes.root), dtype=torch.bool)
+        gone = torch.zeros(len(self.classes), dtype=torch.bool)
         gone[classes] = True
         for move in self._moves:
             left = (~gone[move.blocks]).sum(1)

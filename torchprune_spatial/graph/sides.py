@@ -12,13 +12,10 @@ import torch.nn as nn
 import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 
-from .labels.parameters import Axes
+from .labels.parameters import Axes, attribute_of, is_weight, layer_of
 
 Key = tuple[str, int]
 """A dimension of a tensor: name of the parameter or buffer, and dimension."""
-
-WEIGHTS = ("weight", "weight_v", "weight_g", "weight_orig", "weight_u")
-"""Attributes with the weight of a layer, or with what a norm of PyTorch makes it from."""
 
 TYPES = tp.ops.OPTYPE
 SAME = (TYPES.BN, TYPES.LN, TYPES.GN, TYPES.IN, TYPES.PRELU, TYPES.EMBED, TYPES.DEPTHWISE_CONV)
@@ -108,9 +105,9 @@ def sides_of(
     """
     keys_in: dict[str, list[Key]] = defaultdict(list)
     for name, dim in axes:
-        keys_in[_layer_of(name)].append((name, dim))
+        keys_in[layer_of(name)].append((name, dim))
     for alias, name in same_name.items():
-        keys_in[_layer_of(alias)] += [key for key in axes if key[0] == name]
+        keys_in[layer_of(alias)] += [key for key in axes if key[0] == name]
     sides = []
     for name, module in graph.model.named_modules():
         keys = keys_in.pop(name, [])
@@ -152,15 +149,22 @@ def _sides_of_layer(
         return
     transposed = getattr(module, "transposed", False)
     out = 1 if transposed and kind == TYPES.CONV else 0
-    weights = [key for key in keys if _attribute(key[0], name) in WEIGHTS]
+    weights = [key for key in keys if is_weight(key[0]) and _dims(graph.model, key[0]) == weight.dim()]
     outputs = [key for key in weights if key[1] == out]
     outputs = [key for key in outputs if len(axes[key]) == len(axes[outputs[0]])]
-    others = [key for key in keys if _attribute(key[0], name) == "bias"]
+    others = [key for key in keys if attribute_of(key[0]) == "bias"]
     yield from _if_any(module, pruner.prune_out_channels, outputs + others, axes, name)
     if kind != TYPES.DEPTHWISE_CONV:
         yield from _if_any(
             module, pruner.prune_in_channels, [key for key in weights if key[1] == 1 - out], axes, name, False
         )
+
+
+def _dims(model: nn.Module, name: str) -> int:
+    """The number of dimensions of a parameter or buffer."""
+    path, _, attribute = name.rpartition(".")
+    tensor: torch.Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor.dim()
 
 
 def _if_any(
@@ -172,19 +176,6 @@ def _if_any(
 
 def _side(module: nn.Module, handler: Any, keys: list[Key], axes: Axes, name: str, is_output: bool = True) -> Side:
     return Side(module, is_output, handler, axes[keys[0]], keys, name)
-
-
-def _layer_of(name: str) -> str:
-    """The name of the layer that a parameter belongs to, parametrized or not."""
-    path = name.rpartition(".")[0]
-    return path.partition(".parametrizations.")[0] if ".parametrizations." in f"{name}" else path
-
-
-def _attribute(name: str, layer: str) -> str:
-    """The attribute of the layer that a parameter is, or that it parametrizes."""
-    rest = name[len(layer) + 1 :] if layer else name
-    parts = rest.split(".")
-    return parts[1] if parts[0] == "parametrizations" and len(parts) > 1 else parts[0]
 
 
 def reads_one_channel(layer: Any) -> bool:

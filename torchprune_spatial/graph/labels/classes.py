@@ -12,24 +12,38 @@ FROZEN = 0
 class LabelClasses:
     """Labels in disjoint classes. All labels of a class are removed together; the class of label 0 is never removed.
 
+    A class is named by the smallest of its labels. Each label points to a smaller one of its class; the smallest points
+    to itself. Pointers are followed when classes are asked for, so that a union costs no more than its labels.
+
     Attributes:
-        root: for each label, the smallest label of its class, ``[labels]`` int64.
         reasons: the texts that ``reason_of`` refers to; the first is empty.
         reason_of: for each label, the position in ``reasons`` of why it was frozen, ``[labels]`` int64.
         joined: while classes are ``watched``, the pairs of watched classes that were united, ``(smaller, larger)``.
     """
 
     def __init__(self) -> None:
-        self.root = torch.zeros(1, dtype=torch.long)
+        self._pointer = torch.zeros(1, dtype=torch.long)  # longer than needed: the labels to come point to themselves
+        self._count, self._watched = 1, 0
         self.reasons, self.reason_of = [""], torch.zeros(1, dtype=torch.long)
         self.joined: set[tuple[int, int]] = set()
-        self._watched = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def root(self) -> torch.Tensor:
+        """The class of each label, ``[labels]`` int64."""
+        return self.of(torch.arange(self._count))
 
     def watched(self) -> LabelClasses:
         """A copy that notes in ``joined`` when any two of the present classes are united."""
         copied = LabelClasses()
-        copied.root, copied.reason_of, copied.reasons = self.root.clone(), self.reason_of.clone(), [*self.reasons]
-        copied._watched = len(self.root)
+        copied._pointer, copied.reason_of, copied.reasons = (
+            self.root,
+            self.reason_of[: len(self)].clone(),
+            [*self.reasons],
+        )
+        copied._count = copied._watched = len(self)
         return copied
 
     @property
@@ -39,14 +53,23 @@ class LabelClasses:
 
     def new(self, count: int) -> torch.Tensor:
         """Make ``count`` labels, each a class of its own, ``[count]``."""
-        labels = torch.arange(len(self.root), len(self.root) + count)
-        self.root = torch.cat([self.root, labels])
-        self.reason_of = torch.cat([self.reason_of, torch.zeros(count, dtype=torch.long)])
+        labels = torch.arange(self._count, self._count + count)
+        self._count += count
+        room = len(self._pointer)
+        if self._count > room:
+            self._pointer = torch.cat([self._pointer, torch.arange(room, 2 * self._count)])
+            self.reason_of = torch.cat([self.reason_of, torch.zeros(2 * self._count - room, dtype=torch.long)])
         return labels
 
     def of(self, labels: torch.Tensor) -> torch.Tensor:
         """The classes of labels, in the same shape."""
-        return self.root[labels]
+        found, above = labels, self._pointer[labels]
+        hops = 0
+        while not torch.equal(found, above):
+            found, above, hops = above, self._pointer[above], hops + 1
+        if hops > 1:
+            self._pointer[labels] = found
+        return found
 
     def unite(self, one: torch.Tensor, other: torch.Tensor, reason: str = "") -> None:
         """Unite the classes of two tensors of labels, element by element; they are broadcast against each other.
@@ -55,31 +78,38 @@ class LabelClasses:
             one, other: labels.
             reason: why, for those classes that are frozen by it.
         """
-        a, b = torch.broadcast_tensors(self.root[one], self.root[other])
+        a, b = torch.broadcast_tensors(self.of(one), self.of(other))
         differ = a != b
         if not differ.any():
             return
         a, b = a[differ], b[differ]
-        pairs = torch.unique(torch.stack([torch.minimum(a, b), torch.maximum(a, b)]), dim=1)
         if self._watched:
-            watched = pairs[:, pairs[1] < self._watched]
-            self.joined.update(zip(watched[0].tolist(), watched[1].tolist(), strict=True))
+            codes = torch.unique(torch.minimum(a, b) * self._count + torch.maximum(a, b))
+            larger = codes % self._count
+            codes, larger = codes[larger < self._watched], larger[larger < self._watched]
+            self.joined.update(zip((codes // self._count).tolist(), larger.tolist(), strict=True))
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        involved, ends = torch.unique(pairs, return_inverse=True)
-        edges = coo_array((np.ones(ends.shape[1]), (ends[0].numpy(), ends[1].numpy())), shape=(len(involved),) * 2)
+        involved = self.distinct(torch.cat([a, b]))
+        ends = [torch.searchsorted(involved, end).numpy() for end in (a, b)]
+        edges = coo_array((np.ones(len(a)), tuple(ends)), shape=(len(involved),) * 2)
         count, component = connected_components(edges, directed=False)
         component = torch.from_numpy(component).long()
-        smallest = torch.full((count,), len(self.root)).scatter_reduce(0, component, involved, "amin")
-        renamed = torch.arange(len(self.root))
-        renamed[involved] = smallest[component]
-        thawed = self.root != FROZEN
-        self.root = renamed[self.root]
-        frozen = thawed & (self.root == FROZEN)
-        if frozen.any():
+        smallest = torch.full((count,), self._count).scatter_reduce(0, component, involved, "amin")
+        thawed = self.root != FROZEN if bool((smallest == FROZEN).any()) else None
+        self._pointer[involved] = smallest[component]
+        if thawed is not None:
             self.reasons.append(reason)
-            self.reason_of[frozen] = len(self.reasons) - 1
+            self.reason_of[: len(self)][thawed & (self.root == FROZEN)] = len(self.reasons) - 1
+
+    def distinct(self, labels: torch.Tensor) -> torch.Tensor:
+        """The different ones of some labels, in order; without sorting them where they are many."""
+        if labels.numel() < self._count:
+            return torch.unique(labels)
+        found = torch.zeros(self._count, dtype=torch.bool)
+        found[labels.reshape(-1)] = True
+        return found.nonzero().flatten()
 
     def freeze(self, labels: torch.Tensor, reason: str) -> None:
         """Put the classes of labels among those that are never removed."""
@@ -89,7 +119,7 @@ class LabelClasses:
         """Unite labels that differ only by their position along a dimension; return them with size 1 there."""
         if labels.shape[dim] > 1:
             self.unite(labels, labels.narrow(dim, 0, 1), reason)
-        return self.root[labels.narrow(dim, 0, 1)]
+        return self.of(labels.narrow(dim, 0, 1))
 
 
 def varying(labels: torch.Tensor) -> set[int]:

@@ -168,7 +168,7 @@ class Following:
 
     def blocks_of(self, labels: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
         """In which of some blocks labels lie; -1 for those that are in none."""
-        block_of = torch.full((len(self.classes.root),), -1)
+        block_of = torch.full((len(self.classes),), -1)
         block_of[self.classes.of(blocks)] = torch.arange(len(blocks)).unsqueeze(1).expand_as(blocks)
         return block_of[self.classes.of(labels)]
 

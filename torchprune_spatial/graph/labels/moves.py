@@ -60,7 +60,7 @@ class Moves:
         for unknown, column in columns.items():
             if isinstance(unknown, int):
                 cells[tuple(column)].append(unknown)
-        self.constrained = torch.zeros(len(classes.root), dtype=torch.bool)
+        self.constrained = torch.zeros(len(classes), dtype=torch.bool)
         members = [sorted(cell) for cell in cells.values()]
         columns_of_cells = [columns[cell[0]] for cell in members]
         for cell in members:

@@ -12,6 +12,10 @@ Axes = dict[tuple[str, int], torch.Tensor]
 """The labels of parameters and buffers: ``(name, dimension)`` -> ``[size]``."""
 
 
+WEIGHTS = ("weight", "weight_v", "weight_g", "weight_orig", "original", "original0", "original1")
+"""Attributes with the weight of a layer, or with what a norm of PyTorch makes it from."""
+
+
 def label_parameters(model: nn.Module, following: Following, known: Axes | None) -> Axes:
     """Give each parameter and buffer its labels: one for each index of each dimension, kernels left out."""
     axes: Axes = {}
@@ -22,9 +26,7 @@ def label_parameters(model: nn.Module, following: Following, known: Axes | None)
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
         seen.add(id(tensor))
-        path, _, attribute = name.rpartition(".")
-        module = model.get_submodule(path)
-        convolution = module if isinstance(module, nn.modules.conv._ConvNd) and attribute == "weight" else None
+        convolution = _convolution_of(model, name, tensor)
         tracks = []
         for dim, size in enumerate(tensor.shape):
             if known is not None:
@@ -42,6 +44,31 @@ def label_parameters(model: nn.Module, following: Following, known: Axes | None)
         following.storages.set(tensor, tracks)
         following.storages.parameters.add(storage_key(tensor))
     return axes
+
+
+def _convolution_of(model: nn.Module, name: str, tensor: torch.Tensor) -> nn.modules.conv._ConvNd | None:
+    """The convolution of which a parameter is the weight, or what a parametrization makes it from."""
+    layer = model.get_submodule(layer_of(name))
+    if not isinstance(layer, nn.modules.conv._ConvNd) or tensor.dim() != len(layer.kernel_size) + 2:
+        return None
+    return layer if is_weight(name) else None
+
+
+def is_weight(name: str) -> bool:
+    """Whether a parameter is the weight of its layer, or has its shape, because a norm makes it from that."""
+    return attribute_of(name) in WEIGHTS and name.rpartition(".")[2] in WEIGHTS
+
+
+def layer_of(name: str) -> str:
+    """The name of the layer that a parameter belongs to, parametrized or not."""
+    path = name.rpartition(".")[0]
+    return f".{path}".partition(".parametrizations.")[0].removeprefix(".")
+
+
+def attribute_of(name: str) -> str:
+    """The attribute of the layer that a parameter is, or that it parametrizes."""
+    first, *rest = name.removeprefix(layer_of(name)).removeprefix(".").split(".")
+    return rest[0] if first == "parametrizations" and rest else first
 
 
 def _is_grouped(convolution: nn.modules.conv._ConvNd | None, dim: int) -> bool:

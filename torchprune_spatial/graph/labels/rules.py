@@ -182,6 +182,8 @@ def vector_product(following: Following, call: Call) -> None:
         if one.dim() == 2:
             lines = [following.classes.unite_along(t, 0).squeeze(0) for t in lines]
         following.unite_sides(lines, following.get(other))
+    if lines and one.dim() == 1:  # as a spectral norm, by which weights are divided
+        following.averages.add("dot product")
     following.set(call.result, rest)
 
 
@@ -220,6 +222,10 @@ def convolution(following: Following, call: Call) -> None:
         for blocks in (*inputs, *making) if groups > 1 else ():
             following.equal(classes.of(blocks))
     elif groups > 1:  # each group reads one channel, and disappears with it
+        shared = [labels for labels in making if bool((labels == labels[:1]).all())]
+        for labels in shared:
+            following.freeze(labels, "all groups have the same filters")
+        making = [labels for labels in making if not any(labels is other for other in shared)]
         if not making and inputs:
             making = [inputs[0].expand(groups, out.shape[1] // groups)]
         following.unite_sides([inputs[0]] if inputs else [], making)

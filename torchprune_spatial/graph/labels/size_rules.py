@@ -170,6 +170,30 @@ def _new(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, size: Any = No
     return sizes.filled(result, _flat(first, size))
 
 
+@_watch(torch.Tensor.repeat, torch.Tensor.tile, torch.tile)
+def _repeat(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, **named: Any) -> Any:
+    asked = _flat(given, next(iter(named.values()), None))
+    for dim, times in enumerate(reversed(asked), start=1):
+        if isinstance(times, Count) and times > 1:
+            sizes.grown(result, result.dim() - dim, times)
+    return result
+
+
+@_watch(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+def _convolution(sizes: Sizes, result: Any, x: torch.Tensor, weight: torch.Tensor, *given: Any, **named: Any) -> Any:
+    """Where each channel is a group, the groups are as many as the channels; all other numbers must stay."""
+    groups, dim = named.get("groups", given[4] if len(given) > 4 else 1), x.dim() - weight.dim() + 1
+    for value in tree_leaves((given, named)):
+        if isinstance(value, Count) and not (value is groups and value == x.size(dim)):
+            sizes.numbers.fix(value.terms)
+    tracks = [track for track in sizes.following.get(x) if track.shape[dim] > 1]
+    if isinstance(groups, Count) and not tracks:
+        sizes.numbers.fix(groups.terms)
+    for track in tracks if isinstance(groups, Count) else ():
+        sizes.demand(Sizes.row_of(track, dim), groups)
+    return result
+
+
 @_watch(F.layer_norm, F.rms_norm)
 def _layer_norm(sizes: Sizes, result: Any, x: torch.Tensor, normalized_shape: Any, *_: Any, **__: Any) -> Any:
     for dim, size in enumerate(reversed(tuple(normalized_shape)), start=1):

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -84,10 +84,13 @@ class Sizes(TorchFunctionMode):
         relations: the demands that are equations; those that are equal numbers in blocks stand in the `Following`.
         factors: powers of counts with which tensors are multiplied.
         numbers: the uses of counts.
+        choices: labels of tensors in views of which more than one dimension could lose positions, ``[n]`` each.
     """
 
-    def __init__(self, following: Following, names: Mapping[nn.Module, str] | None = None):
+    def __init__(self, following: Following, names: Mapping[nn.Module, str] | None = None, held: Collection[int] = ()):
         super().__init__()
+        self.choices: list[torch.Tensor] = []
+        self._held = held
         self.following, self.numbers, self._names = following, Numbers(), names or {}
         self.relations: list[Relation] = []
         self.factors: list[Factor] = []
@@ -224,10 +227,15 @@ class Sizes(TorchFunctionMode):
                     self._merge(track, along)
         for track in self.following.get(result):
             along = sorted(varying(track))
-            free = next((dim for dim in reversed(along) if not self._is_rigid(sizes[dim])), None)
-            if free is None:
+            labels, can = track.flatten(), [dim for dim in along if not self._is_rigid(sizes[dim])]
+            if len([dim for dim in along if sizes[dim] in (None, -1) or isinstance(sizes[dim], Count)]) > 1:
+                self.choices.append(labels)
+                if len(can) > 1 and self._held and all(label in self._held for label in labels.tolist()):
+                    can.pop()
+            if not can:
                 self.following.freeze(track, LITERAL)
                 continue
+            free = can[-1]
             for dim in along:
                 if dim > free:
                     track = classes.unite_along(track, dim)
@@ -373,10 +381,16 @@ class Sizes(TorchFunctionMode):
         """Label a new tensor whose size is a count: it has as many channels as that."""
         for dim, size in enumerate(sizes):
             if isinstance(size, Count) and result.dim() == len(sizes) and size == result.shape[dim] > 1:
-                labels = self.following.classes.new(int(size))
-                self.relations.append(Relation(labels, size.terms))
-                self.following.set(result, [labels.reshape([-1 if d == dim else 1 for d in range(len(sizes))])])
-                break
+                return self.grown(result, dim, size)
+        return result
+
+    def grown(self, result: torch.Tensor, dim: int, size: Count) -> torch.Tensor:
+        """Label a new tensor that has as many blocks as a count along a dimension."""
+        labels = self.following.classes.new(int(size))
+        self.relations.append(Relation(labels, size.terms))
+        rows = labels.repeat_interleave(result.shape[dim] // len(labels))
+        track = rows.reshape([-1 if d == dim else 1 for d in range(result.dim())])
+        self.following.set(result, [*self.following.get(result), track])
         return result
 
 

@@ -109,7 +109,7 @@ class LabelledStorages:
         if tracks is None:
             self._flatten(found, tensor)
             tracks = [flat.as_strided(*geometry(tensor)) for flat in found.tracks]
-        return torch.unique(torch.cat([track.reshape(-1) for track in tracks])) if tracks else None
+        return self.classes.distinct(torch.cat([track.reshape(-1) for track in tracks])) if tracks else None
 
     def set(self, tensor: torch.Tensor, tracks: list[torch.Tensor], makers: torch.Tensor | None = None) -> None:
         """Label a tensor.

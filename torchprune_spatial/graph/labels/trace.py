@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ class Traced:
         unknown: operations without a rule.
         steps: all operations.
         order: names of the layers, in the order in which they ran.
+        choices: labels that could be ``held``, ``[n]`` each.
     """
 
     classes: LabelClasses
@@ -61,6 +62,7 @@ class Traced:
     unknown: set[str]
     steps: list[Step]
     order: list[str]
+    choices: list[torch.Tensor]
 
 
 class Known(NamedTuple):
@@ -172,6 +174,7 @@ def trace(
     known: Known | None = None,
     customized: Mapping[nn.Module, bool] | None = None,
     frozen: Mapping[str, str] | None = None,
+    held: Collection[int] = (),
     dispatch: Callable[[Following], Dispatch] = Dispatch,
 ) -> Traced:
     """Follow the labels of a model's parameters through one forward pass.
@@ -183,11 +186,12 @@ def trace(
         customized: layers that are looked at from outside only, because the user describes how they are pruned; for
             each, whether its inputs and outputs are the same channels.
         frozen: names of parameters that must not be changed, with the reasons.
+        held: labels that lose no positions in the innermost dimension of a view, but in the one before it: whole heads.
         dispatch: what runs and labels the operations.
     """
     following = Following(LabelClasses() if known is None else known.classes.watched())
     following.equal_counts += [] if known is None else known.equal_counts
-    sizes = Sizes(following, {module: name for name, module in model.named_modules()})
+    sizes = Sizes(following, {module: name for name, module in model.named_modules()}, held)
     customized = customized or {}
     with contextlib.ExitStack() as stack:
         for context in (evaluating(model), restoring_attributes(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH)):
@@ -235,4 +239,5 @@ def trace(
         following.unknown,
         following.steps,
         list(dict.fromkeys(order)),
+        sizes.choices,
     )
