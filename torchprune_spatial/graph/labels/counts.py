@@ -177,7 +177,7 @@ class Count(int):
         if not self.numbers.following:
             return value
         if value * plain(other) != plain(self):
-            return self._noted(operator.floordiv, other)
+            return self._noted(operator.floordiv, self._divisor(other))
         if isinstance(other, Count):
             if any(isinstance(variable, Labels) for product in other.terms for variable in product):
                 self.numbers.equal.append((self - other * value).terms)  # a ratio of two widths: a constant
@@ -191,6 +191,9 @@ class Count(int):
         return int.__rfloordiv__(self, other)
 
     def __mod__(self, other: Any) -> Any:
+        if isinstance(other, Count) and labels_in(other.terms) and plain(self) % plain(other) == 0:
+            return plain(self) - plain(self // other) * plain(other)  # a ratio of two widths
+        other = self._divisor(other)
         rest = self._noted(operator.mod, other)
         if rest == 0 and type(other) is int and other > 1 and self._is_asked():  # it must stay a multiple
             value = plain(self) // other
@@ -249,14 +252,19 @@ class Count(int):
 
     def _noted(self, operation: Callable[[Any, Any], Any], other: Any) -> Any:
         """Compute what the code asks of the count, and note that it must stay so."""
-        if isinstance(other, Count) and operation in (operator.mod, operator.floordiv):
-            self.numbers.fix(other.terms)
-            return self._as_value(operation, other)
         found = operation(plain(self), plain(other) if isinstance(other, Count) else other)
         if isinstance(found, int) and self._is_asked():
             count, operand = (self - other, 0) if isinstance(other, Count) else (self, other)
             self.numbers.conditions.append(Condition(count.terms, operation, operand, found, _calling_line()))
         return found
+
+    def _divisor(self, other: Any) -> Any:
+        """What a count is divided by, as a plain number, which must keep its value."""
+        if isinstance(other, Count):
+            self.numbers.fix(other.terms)
+            for count in (self, other) if labels_in(other.terms) else ():
+                count._note_value()
+        return plain(other) if isinstance(other, int) else other
 
     def _is_asked(self) -> bool:
         """Whether it is the network's code that uses the count."""
