@@ -23,6 +23,7 @@ from resolution_scaling.ground.put_back import restoring_attributes
 from ..graph.attention import attention_heads
 from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import channel_layers, producers_in, producers_of
+from ..graph.labels.trace import OUTPUT
 from ..graph.layers import CHANNEL_LAYERS
 from ..graph.outputs import OutputTrace
 from ..graph.private_names import channel_groups_of, own_containers
@@ -121,9 +122,12 @@ def _check_channels(
         ignored_layers=[layer for layer in ignored if not isinstance(layer, nn.Parameter)],
         ignored_params=[layer for layer in ignored if isinstance(layer, nn.Parameter)],
     )
-    modules, outputs = dict(model.named_modules()), _output_layers(model, example_inputs, options)
+    modules: dict[str, Any] = dict(model.named_modules()) | dict(model.named_parameters())
+    left_alone, behind = graph.left_alone, _output_layers(model, example_inputs, options)
+    weights = [name for name in left_alone if isinstance(modules[name], nn.Parameter)]  # of no layer of PyTorch
+    outputs = [name for name, why in left_alone.items() if OUTPUT in why and (name in behind or name in weights)]
     layers: dict[str, list[str]] = {}
-    for name, why in graph.left_alone.items():
+    for name, why in left_alone.items():
         if name not in outputs and modules[name] not in ignored:
             layers.setdefault(why, []).append(name)
     problems = [NetworkProblem(tuple(names), f"left alone: {why}", "") for why, names in layers.items()]

@@ -236,9 +236,14 @@ class ChannelGraph(DependencyGraph):
             group = self.get_pruning_group(root, handler, range(count))
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
             makers &= self.module2node.keys()  # not the stand-ins
-            if makers & ignored or not any(isinstance(maker, tuple(root_module_types)) for maker in makers):
+            owners = {
+                module for maker in makers if isinstance(maker, TensorAxis) for module, _ in self._owners[maker.name]
+            }
+            is_weight = not (makers - {root}) & self._names.keys()  # of no layer of PyTorch
+            if (makers | owners) & ignored:
                 continue
-            yield group
+            if is_weight or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
+                yield group
 
     def get_out_channels(self, module_or_node: Any) -> Any:
         """The number of output channels of a layer; None if it has none."""
@@ -263,10 +268,10 @@ class ChannelGraph(DependencyGraph):
 
     @property
     def left_alone(self) -> dict[str, str]:
-        """For each layer of which output channels cannot be removed, why."""
+        """For each layer, or weight outside of known layers, of which output channels cannot be removed, why."""
         found = {}
         for side in self.sides:
-            if side.is_output and isinstance(side.layer, PRODUCERS):
+            if side.is_output and (isinstance(side.layer, PRODUCERS) or self._is_made(side)):
                 why = self.channels.why(side.labels)
                 if why:
                     found[side.name] = why
@@ -378,12 +383,13 @@ class ChannelGraph(DependencyGraph):
         for key in side.keys:
             if self._owner[key] is not side or len(self.channels.axes[key]) != len(keep):
                 continue
-            if side.is_depthwise and len(keep) != self._size(key):  # whole groups go: with their input channels
+            if (
+                side.is_depthwise and len(keep) != self._tensor(key[0]).shape[key[1]]
+            ):  # whole groups go: with their input channels
                 self.channels.axes[key] = self.channels.axes[key][keep]
                 self._cut_keys.append(key)
                 continue
-            module, attribute = self._owners[key[0]][0]
-            tensor = getattr(module, attribute)
+            tensor = self._tensor(key[0])
             groups = len(keep) // tensor.shape[key[1]]
             new = shortened(tensor, key[1], keep, max(1, groups))
             for module, attribute in self._owners[key[0]]:
@@ -393,9 +399,9 @@ class ChannelGraph(DependencyGraph):
             self._cut_keys.append(key)
         side.labels = side.labels[keep]
 
-    def _size(self, key: Key) -> int:
-        module, attribute = self._owners[key[0]][0]
-        return int(getattr(module, attribute).shape[key[1]])
+    def _tensor(self, name: str) -> Any:
+        """A parameter or buffer as it is now."""
+        return getattr(*self._owners[name][0])
 
     @torch.inference_mode(False)
     def finish(self, classes: torch.Tensor) -> None:
@@ -440,7 +446,7 @@ class ChannelGraph(DependencyGraph):
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
         self._owners, same_name = owners_of(self.model)
-        self.sides = sides_of(self, self.channels.axes, same_name, self.channels.depthwise)
+        self.sides = sides_of(self, self.channels.axes, same_name, self._tensor, self.channels.depthwise)
         order = {name: i for i, name in enumerate(self.channels.order)}
         self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
         self._owner: dict[Key, Side] = {}
@@ -467,10 +473,11 @@ class ChannelGraph(DependencyGraph):
         by_name = {name: module for module, name in self._names.items()}
         self._roots: list[nn.Module] = []
         coupled: dict[nn.Module, Coupled] = {}
-        sides = [s for s in reversed(self._out_sides.values()) if s.keys and not isinstance(s.layer, TensorAxis)]
+        sides = [side for side in reversed(self._out_sides.values()) if side.keys]
+        sides = [side for side in sides if not side.is_tensor or self._is_made(side)]
         # a norm or a depthwise convolution may join what several layers make
         sides.sort(key=lambda side: side.is_depthwise or not isinstance(side.layer, PRODUCERS))
-        for name, found in self.channels.roots([(side.name, side.labels) for side in sides]):
+        for name, found in self.channels.roots([(s.root_name, s.labels, not s.is_tensor) for s in sides]):
             root = by_name.get(name)
             if found is not None:
                 if root is None:
@@ -483,6 +490,10 @@ class ChannelGraph(DependencyGraph):
             self._roots += [] if root is None else [root]
         self._coupled = coupled
         name_modules(self, {root: name for root, name in self._names.items() if isinstance(root, CoupledChannels)})
+
+    def _is_made(self, side: Side) -> bool:
+        """Whether a tensor outside of known layers is a weight, and these are its outputs."""
+        return isinstance(side.layer, TensorAxis) and bool(torch.isin(side.labels, self.channels.made).all())
 
     def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
         if isinstance(module, CoupledChannels):

@@ -49,6 +49,7 @@ class Channels:
         axes: the labels of each dimension of each parameter, as far as they are not removed.
         order: names of the layers, in the order in which they ran.
         equal_counts: tensors of labels ``[blocks, size]``: each block must lose equally many.
+        made: labels of the outputs of convolutions and matrix products, ``[n]``.
         removed: the classes that are removed, ``[labels]`` bool.
         depthwise: names of convolutions of which each group read one channel at first.
     """
@@ -56,7 +57,7 @@ class Channels:
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        self.equal_counts = traced.equal_counts
+        self.equal_counts, self.made = traced.equal_counts, traced.made
         self._by_attribute: dict[Attribute, Relation] = {}
         self.removed = torch.zeros(len(self.classes), dtype=torch.bool)
         self._solve()
@@ -164,11 +165,11 @@ class Channels:
             total, within = total + free.numel(), within + int(free.sum())
         return within / max(1, total)
 
-    def roots(self, sides: Sequence[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, Coupled | None]]:
+    def roots(self, sides: Sequence[tuple[str, torch.Tensor, bool]]) -> Iterator[tuple[str, Coupled | None]]:
         """Yield the roots of all groups.
 
         Args:
-            sides: names and labels of the output sides of layers, in order.
+            sides: names and labels of the output sides of layers, in order; and whether this is a layer, not a tensor.
 
         Yields:
             The name of the root, and its classes; None if they are those of the layer with this name, in order.
@@ -178,12 +179,12 @@ class Channels:
         move_of = torch.full((len(self.classes),), -1)
         for i, move in enumerate(self._moves):
             move_of[move.classes] = i
-        for name, labels in sides:
+        for name, labels, is_layer in sides:
             classes = self.classes.of(labels)
             if bool(visited[classes].all()):
                 continue
             free = bool((~visited[classes]).all()) and bool((move_of[classes] < 0).all())
-            if free and len(classes.unique()) == len(classes):
+            if is_layer and free and len(classes.unique()) == len(classes):
                 visited[classes] = True
                 yield name, None
                 continue

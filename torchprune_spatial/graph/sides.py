@@ -23,16 +23,24 @@ SAME = (TYPES.BN, TYPES.LN, TYPES.GN, TYPES.IN, TYPES.PRELU, TYPES.EMBED, TYPES.
 
 
 class TensorAxis(nn.Module):
-    """A dimension of a parameter that belongs to no layer that Torch-Pruning knows, as the target of a dependency.
+    """A dimension of a tensor that belongs to no layer that Torch-Pruning knows, as the target of a dependency.
 
-    Attributes:
+    Args:
         name: the name of the parameter or buffer.
+        dim: the dimension.
         size: its present size.
+        tensors: gives the network's parameters and buffers by name.
     """
 
-    def __init__(self, name: str, size: int):
+    def __init__(self, name: str, dim: int, size: int, tensors: Callable[[str], torch.Tensor | None]):
         super().__init__()
-        self.name, self.size = name, size
+        self.name, self.dim, self.size, self._tensors = name, dim, size, tensors
+
+    def rows(self, gradient: bool) -> torch.Tensor | None:
+        """The tensor as it is now, or its gradient: a row an index, ``[size, any]``; None if it is a vector or none."""
+        tensor = self._tensors(self.name)
+        tensor = tensor.grad if gradient and tensor is not None else tensor
+        return None if tensor is None or tensor.dim() < 2 else tensor.detach().movedim(self.dim, 0).flatten(1)
 
 
 class CoupledChannels(nn.Module):
@@ -91,9 +99,23 @@ class Side:
     name: str
     is_depthwise: bool = False
 
+    @property
+    def is_tensor(self) -> bool:
+        """Whether these are channels of a tensor outside of known layers."""
+        return isinstance(self.layer, TensorAxis)
+
+    @property
+    def root_name(self) -> str:
+        """Its name as the root of a group."""
+        return f"{self.name}[{self.keys[0][1]}]" if self.is_tensor else self.name
+
 
 def sides_of(
-    graph: DependencyGraph, axes: Axes, same_name: dict[str, str], depthwise: Container[str] = ()
+    graph: DependencyGraph,
+    axes: Axes,
+    same_name: dict[str, str],
+    tensors: Callable[[str], torch.Tensor | None],
+    depthwise: Container[str] = (),
 ) -> list[Side]:
     """The sides of all layers of a network that have labels.
 
@@ -101,6 +123,7 @@ def sides_of(
         graph: the graph, for its network and its pruners.
         axes: the labels of all tensors.
         same_name: for parameters that several modules share, the name under which their labels are found.
+        tensors: gives the network's parameters and buffers by name.
         depthwise: names of convolutions of which each group read one channel before pruning.
     """
     keys_in: dict[str, list[Key]] = defaultdict(list)
@@ -115,14 +138,10 @@ def sides_of(
             side.is_depthwise = name in depthwise
             sides.append(side)
             keys = [key for key in keys if key not in side.keys]
-        sides += _sides_of_tensors(keys, axes)
+        for key in keys:
+            axis = TensorAxis(*key, len(axes[key]), tensors)
+            sides.append(Side(axis, True, COUNTED.prune_out_channels, axes[key], [key], key[0]))
     return sides
-
-
-def _sides_of_tensors(keys: list[Key], axes: Axes) -> Iterator[Side]:
-    for key in keys:
-        layer = TensorAxis(key[0], len(axes[key]))
-        yield Side(layer, True, COUNTED.prune_out_channels, axes[key], [key], key[0])
 
 
 def _sides_of_layer(

@@ -18,6 +18,7 @@ from torch_pruning.dependency import Dependency
 from torch_pruning.dependency.node import Node
 
 from .private_names import group_item, roots_of
+from .sides import TensorAxis
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 OUTPUTS, INPUTS = (
@@ -96,12 +97,13 @@ def with_stand_ins(items: Sequence[Any]) -> list[Any]:
     """
     root, roots = items[0], list(items[0].idxs)
     outputs, inputs = ([item for item in items if item.dep.handler in kind] for kind in (OUTPUTS, INPUTS))
+    weights = [item for item in items if isinstance(item.dep.target.module, TensorAxis)]  # of no layer of PyTorch
     first, covered = list[Any](), set[int]()
-    for item in (*outputs, *inputs):
+    for item in (*outputs, *inputs, *weights):
         if not covered.issuperset(roots_of(item)):
             first.append(item)
             covered.update(roots_of(item))
-    ahead = first if len(first) == 1 and _is_whole(first[0], roots) else []
+    ahead = first if len(first) == 1 and first[0].dep.handler in OUTPUTS + INPUTS and _is_whole(first[0], roots) else []
     if first and not ahead:
         ahead = [_item(root, LayerStandIn(partial(_rows, first, roots)), roots, True)]
         shadows = [group_item(item.dep, item.idxs, roots_of(item), counted=False) for item in first]
@@ -157,6 +159,8 @@ def _rows(items: Sequence[Any], roots: Sequence[int], attribute: str, gradient: 
 
 def _values(layer: Any, attribute: str, gradient: bool, output: bool) -> torch.Tensor | None:
     """The weights of each channel of a layer, ``[channels, any]``."""
+    if isinstance(layer, TensorAxis):
+        return layer.rows(gradient) if attribute == "weight" else None
     tensor = getattr(layer, attribute)
     tensor = tensor.grad if gradient and tensor is not None else tensor
     if tensor is None:

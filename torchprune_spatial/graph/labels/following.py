@@ -30,6 +30,7 @@ class Following:
             what these compute from the others.
         unknown: names of operations without a rule; the labels that they touched are frozen.
         steps: all operations, in order.
+        made: labels of the outputs of convolutions and matrix products with weights.
         products: pairs of ``makers``, as for `LabelledStorages.set`, of tensors that are multiplied with each other.
     """
 
@@ -39,6 +40,7 @@ class Following:
         self.averages: set[str] = set()
         self.unknown: set[str] = set()
         self.steps: list[Step] = []
+        self.made: list[torch.Tensor] = []
         self.products: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def get(self, tensor: torch.Tensor) -> Tracks:
@@ -121,7 +123,10 @@ class Following:
         left, right, size = self.get(one), self.get(other), one.shape[-1]
         along_left = [t for t in left if t.shape[-1] > 1]
         along_right = [t for t in right if t.shape[-2] > 1]
-        result = [t for t in left if t.shape[-1] == 1] + [t for t in right if t.shape[-2] == 1]
+        made = [t for t in right if t.shape[-2] == 1]
+        if storage_key(other) in self.storages.parameters:
+            self.made += made
+        result = [t for t in left if t.shape[-1] == 1] + made
         if size > 1:
             lines = [self.classes.unite_along(t, t.dim() - 2).squeeze(-2) for t in along_left]
             columns = [self.classes.unite_along(t, t.dim() - 1).squeeze(-1) for t in along_right]

@@ -209,6 +209,7 @@ def convolution(following: Following, call: Call) -> None:
             reading.append(classes.unite_along(grid, 1).squeeze(1))
         else:
             making.append(grid[:, :, 0])
+    following.made += making
     inputs = []
     for track in following.get(x):
         for dim in range(track.dim()):
@@ -239,6 +240,21 @@ def convolution(following: Following, call: Call) -> None:
             out, tracks, bias.reshape(column), [t.reshape(column) for t in following.get(bias)], out.shape
         )
     following.set(out, tracks, OF_TRACKS)
+
+
+@register_rule("torchvision::deform_conv2d")
+def deformable_convolution(following: Following, call: Call) -> None:
+    """A convolution at positions that are computed: the channels of these are kernel positions, and stay."""
+    x, weight, *positions, bias = call.args[:5]
+    groups, of_positions = call.args[11:13]
+    for tensor in positions:
+        for track in following.get(tensor):
+            following.freeze(track, "it is a position of a kernel")
+    for track in following.get(x):
+        if track.shape[1] > 1:
+            following.equal(track.movedim(1, -1).reshape(-1, track.shape[1])[0].reshape(of_positions, -1))
+    args = (x, weight, bias, None, None, None, False, None, groups)
+    convolution(following, Call(call.name, args, {}, call.result, call.function))
 
 
 @register_rule(

@@ -18,7 +18,7 @@ from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from . import moving_rules, size_rules  # noqa: F401  (they register their rules)
-from .classes import LabelClasses
+from .classes import FROZEN, LabelClasses
 from .counts import Numbers, labels_in
 from .following import Following, tensors_in
 from .parameters import Axes, has_storage, label_parameters
@@ -49,6 +49,7 @@ class Traced:
         unknown: operations without a rule.
         steps: all operations.
         order: names of the layers, in the order in which they ran.
+        made: labels of the outputs of convolutions and matrix products, ``[n]``.
         choices: labels that could be ``held``, ``[n]`` each.
     """
 
@@ -62,6 +63,7 @@ class Traced:
     unknown: set[str]
     steps: list[Step]
     order: list[str]
+    made: torch.Tensor
     choices: list[torch.Tensor]
 
 
@@ -239,5 +241,6 @@ def trace(
         following.unknown,
         following.steps,
         list(dict.fromkeys(order)),
+        torch.cat([torch.tensor([FROZEN]), *(labels.flatten() for labels in following.made)]).unique(),
         sizes.choices,
     )
