@@ -236,12 +236,11 @@ class ChannelGraph(DependencyGraph):
             group = self.get_pruning_group(root, handler, range(count))
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
             makers &= self.module2node.keys()  # not the stand-ins
-            owners = {
-                module for maker in makers if isinstance(maker, TensorAxis) for module, _ in self._owners[maker.name]
-            }
-            is_weight = not (makers - {root}) & self._names.keys()  # of no layer of PyTorch
+            tensors = [maker.name for maker in makers if isinstance(maker, TensorAxis)]
+            owners = {module for name in tensors for module, _ in self._owners.get(name, ())}
             if (makers | owners) & ignored:
                 continue
+            is_weight = not (makers - {root}) & self._names.keys()  # of no layer of PyTorch
             if is_weight or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
                 yield group
 

@@ -244,7 +244,7 @@ def test_mixed_connectivity():
 
 
 class Joined(nn.Module):
-    """A depthwise convolution makes one group of both halves."""
+    """A depthwise convolution makes one group of both halves, in Torch-Pruning's graph."""
 
     def __init__(self):
         super().__init__()
@@ -260,7 +260,12 @@ def test_each_layer_of_a_group_keeps_its_best_channel():
     model = Joined()
     with pytest.warns(UserWarning, match="out of reach"):
         record = prune_to(
-            model, EXAMPLE, lambda group: torch.arange(8.0), compression=1e6, ignored_layers=[model.output]
+            model,
+            EXAMPLE,
+            lambda group: torch.arange(8.0),
+            compression=1e6,
+            ignored_layers=[model.output],
+            graph="torch-pruning",
         )
     assert record.kept_out["depthwise"].tolist() == [3, 7]
     assert (record.kept_out["first"].tolist(), record.kept_out["second"].tolist()) == ([3], [3])
