@@ -240,8 +240,7 @@ class ChannelGraph(DependencyGraph):
             owners = {module for name in tensors for module, _ in self._owners.get(name, ())}
             if (makers | owners) & ignored:
                 continue
-            is_weight = not (makers - {root}) & self._names.keys()  # of no layer of PyTorch
-            if is_weight or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
+            if makers & self._weights or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
                 yield group
 
     def get_out_channels(self, module_or_node: Any) -> Any:
@@ -474,8 +473,8 @@ class ChannelGraph(DependencyGraph):
         coupled: dict[nn.Module, Coupled] = {}
         sides = [side for side in reversed(self._out_sides.values()) if side.keys]
         sides = [side for side in sides if not side.is_tensor or self._is_made(side)]
-        # a norm or a depthwise convolution may join what several layers make
-        sides.sort(key=lambda side: side.is_depthwise or not isinstance(side.layer, PRODUCERS))
+        self._weights = {side.layer for side in sides if side.is_tensor}  # outside of known layers
+        sides.sort(key=_rank)
         for name, found in self.channels.roots([(s.root_name, s.labels, not s.is_tensor) for s in sides]):
             root = by_name.get(name)
             if found is not None:
@@ -492,7 +491,10 @@ class ChannelGraph(DependencyGraph):
 
     def _is_made(self, side: Side) -> bool:
         """Whether a tensor outside of known layers is a weight, and these are its outputs."""
-        return isinstance(side.layer, TensorAxis) and bool(torch.isin(side.labels, self.channels.made).all())
+        if not side.is_tensor or ".parametrizations." in side.name:
+            return False
+        made = torch.isin(side.labels, self.channels.made).all()
+        return bool(made) and isinstance(self._tensor(side.name), nn.Parameter)
 
     def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
         if isinstance(module, CoupledChannels):
@@ -518,6 +520,13 @@ class ChannelGraph(DependencyGraph):
             if pruner is not None:
                 found[module] = pruner.prune_in_channels == pruner.prune_out_channels
         return found
+
+
+def _rank(side: Side) -> int:
+    """Roots are looked for among layers first. A norm or a depthwise convolution may join what several layers make."""
+    if isinstance(side.layer, PRODUCERS) and not side.is_depthwise:
+        return 0
+    return 1 if side.is_tensor else 2
 
 
 def _same(outputs: Any) -> Any:

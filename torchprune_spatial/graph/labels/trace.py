@@ -31,6 +31,9 @@ from .storages import storage_key
 OUTPUT = "an output of the network"
 """The reason why channels of outputs are left alone."""
 
+CACHES = "transformers.cache_utils"
+"""The module of caches that decoders return beside their outputs."""
+
 IN_PLACE_VIEWS = ("as_strided_", "squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "detach_")
 
 
@@ -144,7 +147,10 @@ def _defaults(left: list[Any], given: Mapping[str, Any]) -> list[Any]:
 
 
 def outputs_in(value: Any) -> list[torch.Tensor]:
-    """The tensors among the outputs of a network, also those that objects hold as attributes."""
+    """The tensors among the outputs of a network, also those that objects hold as attributes.
+
+    Caches of keys and values are left out: they are for the network itself, which makes them as wide as they must be.
+    """
     found, seen, pending = list[torch.Tensor](), set[int](), tree_leaves(value)
     while pending:
         leaf = pending.pop(0)
@@ -152,6 +158,8 @@ def outputs_in(value: Any) -> list[torch.Tensor]:
             found.append(leaf)
         elif hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)) and id(leaf) not in seen:
             seen.add(id(leaf))
+            if type(leaf).__module__ == CACHES:
+                continue
             pending += tree_leaves(vars(leaf))
     return found
 
@@ -161,7 +169,8 @@ def _without_outputs(outputs: list[torch.Tensor]) -> str:
     if outputs:
         return (
             f"the network's outputs have no elements (shape {list(outputs[0].shape)}), so that nothing can be followed "
-            "to them: give example_inputs with at least one image, of a size that the network can take"
+            "to them: give example_inputs with at least one image, of a size that the network can take; for a detector "
+            "that finds nothing, a forward_fn that returns what it chooses from"
         )
     return (
         "the network returns no tensors, so that it cannot be seen which channels are its outputs: pass a forward_fn "
