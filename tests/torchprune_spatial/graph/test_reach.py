@@ -6,6 +6,7 @@ import torch_pruning as tp
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils._pytree import tree_map
 
 from torchprune_spatial.check.masked_run import MaskedRun
 from torchprune_spatial.graph.channel_graph import ChannelGraph
@@ -109,12 +110,99 @@ ROTATIONS = {
 }
 
 
+class TalkingHeads(nn.Module):
+    """Attention whose heads are mixed by linear layers, before and after the softmax."""
+
+    def __init__(self, heads=4, width=16):
+        super().__init__()
+        self.num_heads = heads
+        self.first, self.last = nn.Linear(3, width), nn.Linear(width, 2)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.before, self.behind = nn.Linear(heads, heads), nn.Linear(heads, heads)
+
+    def forward(self, x):
+        x = self.first(x)
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        scores = self.before((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).softmax(-2)
+        y = self.behind(scores).permute(0, 3, 1, 2) @ v
+        return self.last(torch.relu(x + self.out(y.transpose(1, 2).reshape(n, tokens, width))))
+
+
+class Standardized(nn.Conv2d):
+    """A convolution in groups, whose weights are changed before they are used."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight.tanh(), self.bias, groups=self.groups)
+
+
+class Modulated(nn.Module):
+    """Scales and shifts of a block, from a table and from an embedding, as in diffusion transformers."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.first, self.embed, self.last = nn.Linear(3, width), nn.Linear(5, 3 * width), nn.Linear(width, 2)
+        self.table = nn.Parameter(torch.randn(3, width))
+
+    def forward(self, x, time):
+        scales = self.table[None] + self.embed(time).reshape(len(x), 3, -1)
+        shift, scale, gate = scales.chunk(3, dim=1)
+        x = self.first(x)
+        return self.last(torch.relu(x + gate * (x * (1 + scale) + shift)))
+
+
+class Restored(nn.Module):
+    """Tokens that are put back in their places among mask tokens, as in masked autoencoders."""
+
+    def __init__(self, code, width=16):
+        super().__init__()
+        self.code, self.first, self.last = code, nn.Linear(3, width), nn.Linear(width, 2)
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.register_buffer("places", torch.tensor([[5, 0, 2], [1, 2, 3]]))
+
+    def forward(self, x):
+        return self.last(torch.relu(self.code(self, self.first(x))))
+
+
+def by_indices(model, y):
+    whole = model.token.repeat(len(y), 6, 1)
+    whole[torch.arange(len(y))[:, None], model.places] = y
+    return whole
+
+
+def by_a_mask(model, y):
+    whole = y.new_zeros(len(y), 6, y.shape[-1])
+    whole[torch.zeros(len(y), 6, dtype=torch.bool).scatter(1, model.places, True)] = y.flatten(0, 1)
+    return whole + model.token
+
+
+def by_value(model, y):
+    y = y.clone()
+    y[y < 0] = 0.0
+    return y + model.token
+
+
+WRITES = {"indices": by_indices, "a mask": by_a_mask, "its own values": by_value}
+
+
+class Decoder(nn.Module):
+    """A layer whose outputs are seen as an image, of a size that attributes hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.channels, self.size = [3, 8], [4, 4]
+        self.first, self.make, self.last = nn.Linear(3, 6), nn.Linear(6, 8 * 16), nn.Conv2d(8, 2, 3)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.make(self.first(x)).view(len(x), self.channels[-1], *self.size)))
+
+
 def prune(model, x):
     """Remove half at random; the layers that were left alone, and the difference to the masked network."""
     torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    model, x = model.double().eval(), x.double()
+    model, x = model.double().eval(), tree_map(torch.Tensor.double, x)
     with following_channels():
         pruner = tp.pruner.BasePruner(model, x, tp.importance.RandomImportance(), pruning_ratio=0.5)
     before = MaskedRun(pruner.DG)
@@ -193,4 +281,66 @@ def test_a_square_layer_keeps_its_two_singular_vectors_apart():
     model = nn.Sequential(nn.Linear(3, 16), nn.utils.spectral_norm(nn.Linear(16, 16)), nn.Linear(16, 2))
     left, difference = prune(model, torch.rand(2, 3))
     assert left == {"2"}
+    assert difference < 1e-12
+
+
+def test_heads_that_are_mixed_stay_and_their_width_shrinks():
+    torch.manual_seed(0)
+    model = TalkingHeads()
+    left, difference = prune(model, torch.rand(2, 5, 3))
+    assert left == {"behind", "last"}  # what `before` makes is read by `behind` alone
+    assert (model.first.out_features, model.qkv.out_features, model.out.in_features) == (8, 24, 8)
+    assert difference < 1e-12
+
+
+def test_numbers_of_groups_that_are_not_the_channels_stay():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), Standardized(16, 24, 3, groups=4), nn.Conv2d(24, 2, 1))
+    left, difference = prune(model, torch.rand(2, 3, 8, 8))
+    assert left == {"2"}
+    assert (model[1].weight.shape, model[1].groups) == ((12, 2, 3, 3), 4)
+    assert difference < 1e-12
+
+
+@pytest.mark.parametrize("groups", ["as many", "given"])
+def test_group_norms_of_single_channels(groups):
+    class Given(nn.Module):
+        def forward(self, x):
+            return F.group_norm(x, 16)
+
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(16, 16) if groups == "as many" else Given()
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), norm, nn.ReLU(), nn.Conv2d(16, 2, 1))
+    left, difference = prune(model, torch.rand(2, 3, 8, 8))
+    assert left == ({"3"} if groups == "as many" else {"0", "3"})
+    assert difference < 1e-12
+    if groups == "as many":
+        assert (norm.num_groups, norm.num_channels, len(norm.weight)) == (8, 8, 8)
+
+
+def test_rows_of_a_table_are_added_to_parts_of_an_embedding():
+    torch.manual_seed(0)
+    model = Modulated()
+    left, difference = prune(model, (torch.rand(2, 4, 3), torch.rand(2, 5)))
+    assert left == {"last"}
+    assert (model.table.shape, model.embed.out_features, model.first.out_features) == ((3, 8), 24, 8)
+    assert difference < 1e-12
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_is_written_to_positions_keeps_these(name):
+    torch.manual_seed(0)
+    model = Restored(WRITES[name])
+    left, difference = prune(model, torch.rand(2, 3, 3))
+    assert left == {"last"}
+    assert (model.first.out_features, model.token.shape[-1]) == (8, 8)
+    assert difference < 1e-12
+
+
+def test_channels_of_an_image_that_a_linear_layer_makes():
+    torch.manual_seed(0)
+    model = Decoder()
+    left, difference = prune(model, torch.rand(2, 3))
+    assert left == {"last"}
+    assert (model.channels, model.size, model.make.out_features) == ([3, 4], [4, 4], 4 * 16)
     assert difference < 1e-12

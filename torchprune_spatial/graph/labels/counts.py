@@ -186,7 +186,7 @@ class Count(int):
         return Count(value, {product: factor / plain(other) for product, factor in self.terms.items()}, self.numbers)
 
     def __rfloordiv__(self, other: Any) -> Any:
-        if isinstance(other, int):
+        if isinstance(other, int) and self.numbers.following:
             self.numbers.fix(self.terms)
         return int.__rfloordiv__(self, other)
 
@@ -260,7 +260,7 @@ class Count(int):
 
     def _divisor(self, other: Any) -> Any:
         """What a count is divided by, as a plain number, which must keep its value."""
-        if isinstance(other, Count):
+        if isinstance(other, Count) and self.numbers.following:
             self.numbers.fix(other.terms)
             for count in (self, other) if labels_in(other.terms) else ():
                 count._note_value()

@@ -78,16 +78,15 @@ class Following:
         one, other = _aligned(one, len(shape)), _aligned(other, len(shape))
         tracks, others = [_aligned(t, len(shape)) for t in tracks], [_aligned(t, len(shape)) for t in others]
         here, there = varying(one), varying(other)
-        result, met = [], set()
-        for track in tracks:
+        result, met = [], dict[int, set[int]]()
+        for track in sorted(tracks, key=lambda track: -max(varying(track), default=-1)):
             shared = [
                 (len(varying(track) & varying(t)), i)
                 for i, t in enumerate(others)
                 if varying(track) & varying(t) and varying(track) <= there and varying(t) <= here
             ]
-            if shared:
-                i = max(shared)[1]
-                met.add(i)
+            i = max(shared, default=(0, -1))[1]
+            if i >= 0 and met.setdefault(i, varying(track)) == varying(track):  # of several dimensions the innermost
                 self.classes.unite(track, others[i], line_of_code_once())
                 wider = track if len(varying(track)) >= len(varying(others[i])) else others[i]
                 result.append(self.classes.of(wider))
@@ -123,10 +122,11 @@ class Following:
         left, right, size = self.get(one), self.get(other), one.shape[-1]
         along_left = [t for t in left if t.shape[-1] > 1]
         along_right = [t for t in right if t.shape[-2] > 1]
-        made = [t for t in right if t.shape[-2] == 1]
+        passing, made = [t for t in left if t.shape[-1] == 1], [t for t in right if t.shape[-2] == 1]
         if storage_key(other) in self.storages.parameters:
             self.made += made
-        result = [t for t in left if t.shape[-1] == 1] + made
+        shape = (*one.shape[:-1], other.shape[-1])
+        result = self.combine(one[..., :1], passing, other[..., :1, :], made, shape)
         if size > 1:
             lines = [self.classes.unite_along(t, t.dim() - 2).squeeze(-2) for t in along_left]
             columns = [self.classes.unite_along(t, t.dim() - 1).squeeze(-1) for t in along_right]

@@ -90,6 +90,31 @@ def pick(following: Following, call: Call) -> None:
     following.set(call.output, tracks)
 
 
+@register_rule("index_put", "_index_put_impl", "_unsafe_index_put")
+def write(following: Following, call: Call) -> None:
+    """Values are written to positions, which stay: along the other dimensions they are combined with the target."""
+    x, indices, values = call.args[:3]
+    masks = [index is not None and index.dtype == torch.bool for index in indices]
+    if masks == [True] and indices[0].shape == x.shape and values.numel() == 1:
+        following.set(call.result, following.elementwise([x, indices[0]], x.shape))
+        return
+    written = sum(index.dim() if mask else 1 for index, mask in zip(indices, masks, strict=True))
+    whole = written - sum(index is None for index in indices)
+    lead = max(0, values.dim() - (x.dim() - written))
+    for tensor, dims in ((x, written), (values, lead)):
+        for track in following.get(tensor):
+            if whole < written or varying(track) & set(range(dims)):
+                following.freeze(track, "it is written to a position")
+    for index in tensors_in(indices):
+        for track in following.get(index):
+            following.freeze(track, PICKED)
+    ones = [1] * (x.dim() - values.dim() + lead)
+    sources = [track.reshape([*ones, *track.shape[lead:]]) for track in following.get(values)]
+    rows = values.reshape([math.prod(values.shape[:lead]), *ones[1:], *values.shape[lead:]])
+    left = x.index_put(indices, x.new_zeros(()))  # of the target
+    following.set(call.result, following.combine(left, following.get(x), rows, sources, x.shape))
+
+
 @register_rule("cat", "stack")
 def join(following: Following, call: Call) -> None:
     """Labels stand beside each other as the elements do; along the other dimensions they are united."""

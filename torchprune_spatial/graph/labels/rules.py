@@ -269,7 +269,7 @@ def norm_of_channels(following: Following, call: Call) -> None:
         groups = call.args[6]
         for track in tracks:
             flat = track.movedim(1, 0).reshape(track.shape[1], -1)
-            if flat.shape[0] > 1:
+            if flat.shape[0] > 1 and groups < flat.shape[0]:  # else its groups are as many as its channels
                 following.averages.add("group norm")
                 following.equal(following.classes.unite_along(flat, 1).reshape(groups, -1))
     elif call.named.get("training") and any(set(_varying_of(track)) - {1} for track in tracks):

@@ -184,13 +184,25 @@ def _convolution(sizes: Sizes, result: Any, x: torch.Tensor, weight: torch.Tenso
     """Where each channel is a group, the groups are as many as the channels; all other numbers must stay."""
     groups, dim = named.get("groups", given[4] if len(given) > 4 else 1), x.dim() - weight.dim() + 1
     for value in tree_leaves((given, named)):
-        if isinstance(value, Count) and not (value is groups and value == x.size(dim)):
+        if isinstance(value, Count) and value is not groups:
             sizes.numbers.fix(value.terms)
-    tracks = [track for track in sizes.following.get(x) if track.shape[dim] > 1]
+    if isinstance(groups, Count):  # a plain number is that of a layer of PyTorch, which is fitted
+        _groups(sizes, x, dim, groups)
+    return result
+
+
+def _groups(sizes: Sizes, x: torch.Tensor, dim: int, groups: Any) -> None:
+    """Note that a number of groups must stay, or that it must be the number of channels, if that is what it is."""
+    tracks = [track for track in sizes.following.get(x) if track.shape[dim] > 1 and int(groups) == x.shape[dim]]
     if isinstance(groups, Count) and not tracks:
         sizes.numbers.fix(groups.terms)
-    for track in tracks if isinstance(groups, Count) else ():
+    for track in tracks:
         sizes.demand(Sizes.row_of(track, dim), groups)
+
+
+@_watch(F.group_norm, torch.group_norm)
+def _group_norm(sizes: Sizes, result: Any, x: torch.Tensor, num_groups: Any, *_: Any, **__: Any) -> Any:
+    _groups(sizes, x, 1, num_groups)
     return result
 
 

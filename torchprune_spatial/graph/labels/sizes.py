@@ -103,7 +103,11 @@ class Sizes(TorchFunctionMode):
         if function in BEFORE:
             self._place += 1
             BEFORE[function](self, *args, **kwargs)
-        result = function(*args, **kwargs)
+        followed, self.numbers.following = self.numbers.following, False  # what PyTorch computes demands nothing
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            self.numbers.following = followed
         if watch is not None:
             return watch(self, result, *args, **kwargs)
         if function not in HARMLESS:
@@ -186,7 +190,8 @@ class Sizes(TorchFunctionMode):
 
     def _counted(self, value: Any, name: str, module: nn.Module, key: str) -> Any:
         builtin = type(module).__module__.startswith("torch.nn")
-        if key not in (*WITH_SIZE, *OF_WEIGHT) if builtin else key.startswith("_"):
+        by_channel = key == "num_groups" and isinstance(module, nn.GroupNorm) and value == module.num_channels
+        if not by_channel and (key not in (*WITH_SIZE, *OF_WEIGHT) if builtin else key.startswith("_")):
             return None
         if type(value) is int and value > 1:
             return self._attribute(value, Attribute(name, key))
@@ -231,7 +236,7 @@ class Sizes(TorchFunctionMode):
             if len([dim for dim in along if sizes[dim] in (None, -1) or isinstance(sizes[dim], Count)]) > 1:
                 self.choices.append(labels)
                 if len(can) > 1 and self._held and all(label in self._held for label in labels.tolist()):
-                    can.pop()
+                    can = can[:1]
             if not can:
                 self.following.freeze(track, LITERAL)
                 continue
@@ -239,7 +244,7 @@ class Sizes(TorchFunctionMode):
             for dim in along:
                 if dim > free:
                     track = classes.unite_along(track, dim)
-                elif dim < free and isinstance(sizes[dim], Count):
+                if dim != free and isinstance(sizes[dim], Count):
                     self.numbers.fix(sizes[dim].terms)
             rows = track.movedim(free, -1).reshape(-1, track.shape[free])
             self.following.equal(rows)

@@ -46,6 +46,9 @@ def steps_of(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], of_s
     name, of_values = _signature(function)
     given = [value for of_value, value in zip(of_values.values(), args, strict=False) if of_value]
     given += [value for key, value in kwargs.items() if of_values[key]]
+    if name == "native_group_norm":
+        channels, groups = args[4], args[6]
+        given.append(groups % channels)  # zero where each channel is a group
     values = [float(value) for value in given if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if of_sum or (not values and (function.is_view or base_name(name) in ANY_SHAPE)):
         return []
@@ -56,10 +59,7 @@ def steps_of(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], of_s
 def _signature(function: Any) -> tuple[str, dict[str, bool]]:
     """The name of an operation without its namespace, and which of its arguments are values if they are numbers."""
     name = function._schema.name.split("::")[1]
-    return name, {
-        argument.name: str(argument.type) in VALUED or (name == "native_group_norm" and argument.name == "group")
-        for argument in function._schema.arguments
-    }
+    return name, {argument.name: str(argument.type) in VALUED for argument in function._schema.arguments}
 
 
 def base_name(name: str) -> str:

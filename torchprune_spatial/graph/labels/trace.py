@@ -197,7 +197,7 @@ def trace(
         customized: layers that are looked at from outside only, because the user describes how they are pruned; for
             each, whether its inputs and outputs are the same channels.
         frozen: names of parameters that must not be changed, with the reasons.
-        held: labels that lose no positions in the innermost dimension of a view, but in the one before it: whole heads.
+        held: labels that lose no positions in the innermost dimension of a view, but in the outermost: whole heads.
         dispatch: what runs and labels the operations.
     """
     following = Following(LabelClasses() if known is None else known.classes.watched())
