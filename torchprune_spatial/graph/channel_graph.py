@@ -456,6 +456,7 @@ class ChannelGraph(DependencyGraph):
         self._cut_keys: list[Key] = []
         self._labels = torch.cat([side.labels for side in self.sides] or [torch.zeros(0, dtype=torch.long)])
         sizes = torch.tensor([len(side.labels) for side in self.sides], dtype=torch.long)
+        self._order: tuple[int, torch.Tensor, torch.Tensor] | None = None  # the sides by the classes of their labels
         self._label_sides = torch.arange(len(self.sides)).repeat_interleave(sizes)
         self.module2node = {side.layer: Node(side.layer, None, side.name) for side in self.sides}
         self._out_sides = {side.layer: side for side in self.sides if side.is_output}
@@ -507,10 +508,14 @@ class ChannelGraph(DependencyGraph):
 
     def _sides_with(self, classes: torch.Tensor) -> list[Side]:
         """The sides that have channels of some classes."""
-        chosen = torch.zeros(len(self.channels.classes), dtype=torch.bool)
-        chosen[classes] = True
-        found = self._label_sides[chosen[self.channels.classes.of(self._labels)]].unique().tolist()
-        return [self.sides[i] for i in found]
+        if self._order is None or self._order[0] != self.channels.classes.unions:
+            by_class, order = self.channels.classes.of(self._labels).sort(stable=True)
+            self._order = self.channels.classes.unions, by_class, self._label_sides[order]
+        _, by_class, side_of = self._order
+        start, stop = torch.searchsorted(by_class, classes), torch.searchsorted(by_class, classes, right=True)
+        places = torch.arange(int((stop - start).sum()))  # from each start to its stop, one after the other
+        places += (start - (stop - start).cumsum(0) + (stop - start)).repeat_interleave(stop - start)
+        return [self.sides[i] for i in side_of[places].unique().tolist()]
 
     def customized(self) -> dict[nn.Module, bool]:
         """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -64,6 +65,15 @@ class Channels:
         self.depthwise: set[str] = set()
         self._at_first = [self._value(factor.terms) for factor in self._factors]
 
+    def __deepcopy__(self, memo: object) -> Channels:
+        """A copy that shares what no removal changes."""
+        copied = copy.copy(self)
+        copied.classes, copied.removed = copy.deepcopy(self.classes), self.removed.clone()
+        copied.axes, copied._moves = dict(self.axes), [Coupled(move.blocks) for move in self._moves]
+        copied._numbers, copied._by_attribute = copy.copy(self._numbers), dict(self._by_attribute)
+        copied._numbers.fixed = set(self._numbers.fixed)
+        return copied
+
     def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
         """Unite the labels at equal positions of the tensors of each group, and solve what is demanded again."""
         if not groups:
@@ -76,6 +86,7 @@ class Channels:
     def _solve(self) -> None:
         moves = Moves(self.classes, self.equal_counts, self._relations, self._numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
+        self._index_moves()
         left = [(relation, linear(relation.terms, self._numbers)) for relation in self._relations]
         while left:  # an attribute can follow from another one
             found, rest = False, []
@@ -88,6 +99,16 @@ class Channels:
                     rest.append((relation, terms))
             left = rest if found else []
         self._conditions = self._open_conditions()
+
+    def _index_moves(self) -> None:
+        """Note for each class its move, -1 if it is in none."""
+        self._move_of = torch.full((len(self.classes),), -1)
+        for i, move in enumerate(self._moves):
+            self._move_of[move.classes] = i
+
+    def _moves_of(self, classes: torch.Tensor) -> list[Coupled]:
+        """The moves of some classes."""
+        return [self._moves[i] for i in self._move_of[classes].unique().tolist() if i >= 0]
 
     def _open_conditions(self) -> list[Condition]:
         """The conditions that a removal could break, each once."""
@@ -176,21 +197,17 @@ class Channels:
         """
         visited = torch.zeros(len(self.classes), dtype=torch.bool)
         visited[FROZEN] = True
-        move_of = torch.full((len(self.classes),), -1)
-        for i, move in enumerate(self._moves):
-            move_of[move.classes] = i
         for name, labels, is_layer in sides:
             classes = self.classes.of(labels)
             if bool(visited[classes].all()):
                 continue
-            free = bool((~visited[classes]).all()) and bool((move_of[classes] < 0).all())
+            free = bool((~visited[classes]).all()) and bool((self._move_of[classes] < 0).all())
             if is_layer and free and len(classes.unique()) == len(classes):
                 visited[classes] = True
                 yield name, None
                 continue
             left = classes[~visited[classes]].unique()
-            groups = [self._moves[i] for i in move_of[left].unique().tolist() if i >= 0]
-            rest = left[move_of[left] < 0]
+            groups, rest = self._moves_of(left), left[self._move_of[left] < 0]
             for i, coupled in enumerate([*groups, *([Coupled(rest[None])] if len(rest) else [])], start=1):
                 visited[coupled.classes] = True
                 yield f"{name}#{i}", coupled
@@ -199,9 +216,9 @@ class Channels:
         """Why some classes cannot be removed now: the code cannot have the numbers that are left; empty if it can."""
         gone = torch.zeros(len(self.classes), dtype=torch.bool)
         gone[classes] = True
-        for move in self._moves:
+        for move in self._moves_of(classes):
             left = (~gone[move.blocks]).sum(1)
-            if bool(gone[move.blocks].any()) and len(left[left > 0].unique()) != 1:
+            if len(left[left > 0].unique()) != 1:
                 return f"equally many of each of the {len(left)} blocks of channels must be removed"
         before, self.removed = self.removed, self.removed | gone
         try:
@@ -215,6 +232,7 @@ class Channels:
     def forget_frozen(self) -> None:
         """Drop the moves of classes that have been frozen."""
         self._moves = [move for move in self._moves if bool((self.classes.of(move.classes) != FROZEN).all())]
+        self._index_moves()
 
     def remove(self, classes: torch.Tensor, model: nn.Module, owners: Owners) -> None:
         """Note that classes are removed, and fit attributes and factors of the network to that."""
@@ -236,19 +254,13 @@ class Channels:
         ]
         before = [self._value(factor.terms) for factor in factors]
         self.removed[classes] = True
-        for move in self._moves:
-            if not touches(move.blocks):
-                continue
-            rows = [row[~self.removed[row]] for row in move.blocks]
-            rows = [row for row in rows if len(row)]
-            if rows and len({len(row) for row in rows}) == 1:
-                move.blocks = torch.stack(rows)
-            elif rows:
-                self.classes.freeze(torch.cat(rows), "unequal numbers were removed from its blocks")
-                move.blocks = move.blocks[:0]
-            else:
-                move.blocks = move.blocks[:0]
-        self._moves = [move for move in self._moves if move.blocks.numel()]
+        for move in self._moves_of(classes):
+            left = ~self.removed[move.blocks]
+            rows, sizes = move.blocks[left], left.sum(1).unique()
+            if len(sizes[sizes > 0]) > 1:
+                self.classes.freeze(rows, "unequal numbers were removed from its blocks")
+                rows = rows[:0]
+            move.blocks = rows.reshape(-1, max(1, int(sizes.max())))
         self._fit_attributes(model, attributes)
         for factor, old in zip(factors, before, strict=True):
             new = self._value(factor.terms)

@@ -89,5 +89,7 @@ def shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int = 
 def _shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int) -> torch.Tensor:
     if groups == 1:
         return tensor.index_select(dim, keep.nonzero().flatten().to(tensor.device))
-    parts = zip(tensor.chunk(groups, 0), keep.chunk(groups), strict=True)
-    return torch.cat([_shortened(part, dim, kept, 1) for part, kept in parts])
+    parts, kept = tensor.unflatten(0, (groups, -1)), keep.reshape(groups, -1).nonzero()[:, 1].to(tensor.device)
+    index = kept.reshape(groups, *[1] * dim, -1, *[1] * (tensor.dim() - dim - 1))
+    sizes = [index.shape[dim + 1] if d == dim + 1 else size for d, size in enumerate(parts.shape)]
+    return parts.gather(dim + 1, index.expand(sizes)).flatten(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,12 +85,13 @@ class PruningRecord:
             self._begin(pruner.DG)  # which knows the customized layers too
         self._steps += 1
         frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        names = {module: name for name, module in self.model.named_modules()}
         for group in pruner.step(interactive=True):
             if fold is not None:
                 fold(group)
-            self._prune(group)
+            self._prune(group, names)
         for group in dead_channel_groups(pruner.DG):
-            self._prune(group)
+            self._prune(group, names)
         if not isinstance(pruner.DG, ChannelGraph) or pruner.num_heads:
             update_attention(self.model, pruner.num_heads)
         for name, parameter in self.model.named_parameters():
@@ -98,8 +99,7 @@ class PruningRecord:
                 parameter.requires_grad_(False)
         self._after = self._costs()
 
-    def _prune(self, group: Group) -> None:
-        names = {module: name for name, module in self.model.named_modules()}
+    def _prune(self, group: Group, names: Mapping[nn.Module, str]) -> None:
         for dep, channels in group:
             name = None if isinstance(dep.target.module, nn.Parameter) else names.get(dep.target.module)
             if name not in self._channels:

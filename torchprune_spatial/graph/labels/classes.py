@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
@@ -18,14 +20,16 @@ class LabelClasses:
     Attributes:
         reasons: the texts that ``reason_of`` refers to; the first is empty.
         reason_of: for each label, the position in ``reasons`` of why it was frozen, ``[labels]`` int64.
+        unions: how many times classes have been united.
         joined: while classes are ``watched``, the pairs of watched classes that were united, ``(smaller, larger)``.
     """
 
     def __init__(self) -> None:
         self._pointer = torch.zeros(1, dtype=torch.long)  # longer than needed: the labels to come point to themselves
-        self._count, self._watched = 1, 0
+        self._count, self._watched, self._flat = 1, 0, True  # flat: all labels point to their class
         self.reasons, self.reason_of = [""], torch.zeros(1, dtype=torch.long)
         self.joined: set[tuple[int, int]] = set()
+        self.unions = 0
 
     def __len__(self) -> int:
         return self._count
@@ -33,17 +37,22 @@ class LabelClasses:
     @property
     def root(self) -> torch.Tensor:
         """The class of each label, ``[labels]`` int64."""
-        return self.of(torch.arange(self._count))
+        if not self._flat:
+            self.of(torch.arange(self._count))
+            self._flat = True
+        return self._pointer[: self._count].clone()
+
+    def __deepcopy__(self, memo: object) -> LabelClasses:
+        copied = LabelClasses()
+        copied._pointer, copied.reason_of = self.root, self.reason_of[: len(self)].clone()
+        copied.reasons, copied.joined = [*self.reasons], {*self.joined}
+        copied._count, copied._watched, copied.unions = len(self), self._watched, self.unions
+        return copied
 
     def watched(self) -> LabelClasses:
         """A copy that notes in ``joined`` when any two of the present classes are united."""
-        copied = LabelClasses()
-        copied._pointer, copied.reason_of, copied.reasons = (
-            self.root,
-            self.reason_of[: len(self)].clone(),
-            [*self.reasons],
-        )
-        copied._count = copied._watched = len(self)
+        copied = copy.deepcopy(self)
+        copied.joined, copied._watched = set(), len(self)
         return copied
 
     @property
@@ -63,6 +72,8 @@ class LabelClasses:
 
     def of(self, labels: torch.Tensor) -> torch.Tensor:
         """The classes of labels, in the same shape."""
+        if self._flat:
+            return self._pointer[labels]
         found, above = labels, self._pointer[labels]
         hops = 0
         while not torch.equal(found, above):
@@ -98,7 +109,8 @@ class LabelClasses:
         component = torch.from_numpy(component).long()
         smallest = torch.full((count,), self._count).scatter_reduce(0, component, involved, "amin")
         thawed = self.root != FROZEN if bool((smallest == FROZEN).any()) else None
-        self._pointer[involved] = smallest[component]
+        self._pointer[involved], self._flat = smallest[component], False
+        self.unions += 1
         if thawed is not None:
             self.reasons.append(reason)
             self.reason_of[: len(self)][thawed & (self.root == FROZEN)] = len(self.reasons) - 1
