@@ -134,27 +134,26 @@ def _zeros(channels: int, attribute: str, gradient: bool) -> torch.Tensor | None
 
 
 def _rows(items: Sequence[Any], roots: Sequence[int], attribute: str, gradient: bool) -> torch.Tensor | None:
-    """The weights of layers, side by side for each channel of a group; where a layer lacks a channel, zeros."""
+    """For each channel of a group its weights in all layers, one after the other, and zeros to the longest row."""
     position = {root: i for i, root in enumerate(roots)}
-    parts = []
+    ends, parts = torch.zeros(len(roots), dtype=torch.long), []
     for item in items:
         if attribute == "bias" and item.dep.handler in INPUTS:
             continue
         values = _values(item.dep.target.module, attribute, gradient, item.dep.handler in OUTPUTS)
         if values is None:
             continue
-        places = torch.tensor([position[root] for root in roots_of(item)])
-        times = torch.zeros(len(roots), dtype=torch.long)
-        turn = []  # a layer may have several channels for one root
-        for place in places.tolist():
-            turn.append(int(times[place]))
-            times[place] += 1
-        grid = values.new_zeros(len(roots), int(times.max()), values.shape[1])
-        grid[places, torch.tensor(turn)] = values[item.idxs]
-        parts.append(grid.flatten(1))
+        width = values.shape[1]
+        for channel, root in zip(item.idxs, roots_of(item), strict=True):
+            place = position[root]  # a layer may have several channels for one root
+            parts.append((place, int(ends[place]), values[channel]))
+            ends[place] += width
     if not parts:
         return None
-    return torch.cat([part.to(parts[0]) for part in parts], 1)
+    rows = parts[0][2].new_zeros(len(roots), int(ends.max()))
+    for place, start, values in parts:
+        rows[place, start : start + len(values)] = values.to(rows)
+    return rows
 
 
 def _values(layer: Any, attribute: str, gradient: bool, output: bool) -> torch.Tensor | None:

@@ -79,6 +79,41 @@ def test_pruned_as_masked(name, seed):
     assert before.difference(x) < 1e-12
 
 
+HALVES = {
+    "chunk": lambda y: torch.chunk(input=y, chunks=2, dim=1),
+    "split": lambda y: torch.split(tensor=y, split_size_or_sections=y.shape[1] // 2, dim=1),
+    "split of a tensor": lambda y: y.split(split_size=y.shape[1] // 2, dim=1),
+    "sections": lambda y: torch.tensor_split(y, sections=2, dim=1),
+    "narrow": lambda y: [y.narrow(dim=1, start=s, length=y.shape[1] // 2) for s in (0, y.shape[1] // 2)],
+    "unflatten": lambda y: torch.unflatten(y, dim=1, sizes=(2, -1)).unbind(dim=1),
+    "unflatten of a tensor": lambda y: y.unflatten(dim=1, sizes=(2, y.shape[1] // 2)).unbind(dim=1),
+    "reshape": lambda y: torch.reshape(input=y, shape=(len(y), 2, -1, *y.shape[2:])).unbind(1),
+    "roll": lambda y: (y, torch.roll(input=y, shifts=y.shape[1] // 2, dims=1)),
+    "product": lambda y: (torch.mul(input=y, other=2), y),
+    "norm": lambda y: (F.group_norm(input=y, num_groups=2), y),
+    "expand": lambda y: (y, y[:1].expand(size=(len(y), *y.shape[1:]))),
+    "named dimensions": lambda y: (y.flatten(start_dim=2).view(size=y.shape), y.select(dim=0, index=0)[None]),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_arguments_by_name(name):
+    torch.manual_seed(0)
+
+    def code(net, y):
+        one, other = HALVES[name](y)
+        y = one * other.sigmoid()
+        return net.second(y if y.shape[1] == net.second.weight.shape[1] else torch.cat([y, y], 1))
+
+    net, x = Network(code).double(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    with following_channels():
+        pruner = tp.pruner.BasePruner(net, x, tp.importance.RandomImportance(), pruning_ratio=0.5)
+    before = MaskedRun(pruner.DG)
+    pruner.step()
+    assert net.first.out_channels == WIDTH // 2
+    assert before.difference(x) < 1e-12
+
+
 class Shortcut(nn.Module):
     """Has a shortcut with weights only where the widths differ, as many networks do."""
 

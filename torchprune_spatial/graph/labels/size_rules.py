@@ -29,12 +29,12 @@ def _flat(sizes: tuple[Any, ...], named: Any = None) -> list[Any]:
 
 
 @_watch(torch.Tensor.shape.__get__)  # type: ignore[attr-defined]
-def _shape(sizes: Sizes, result: Any, x: torch.Tensor) -> Any:
+def _shape(sizes: Sizes, result: Any, x: torch.Tensor, /, *_: Any, **__: Any) -> Any:
     return sizes.size_of(x)
 
 
 @_watch(torch.Tensor.size)
-def _size(sizes: Sizes, result: Any, x: torch.Tensor, dim: Any = None) -> Any:
+def _size(sizes: Sizes, result: Any, x: torch.Tensor, /, dim: Any = None) -> Any:
     return sizes.size_of(x) if dim is None else sizes.size_of(x)[dim]
 
 
@@ -48,24 +48,24 @@ def _view(
 
 
 @_watch(torch.Tensor.view_as, torch.Tensor.reshape_as)
-def _view_as(sizes: Sizes, result: Any, x: torch.Tensor, other: torch.Tensor) -> Any:
+def _view_as(sizes: Sizes, result: Any, x: torch.Tensor, /, other: torch.Tensor) -> Any:
     return sizes.reshaped(result, x, list(sizes.size_of(other)))
 
 
 @_watch(torch.Tensor.flatten, torch.flatten)
-def _flatten(sizes: Sizes, result: Any, x: torch.Tensor, *_: Any, **__: Any) -> Any:
+def _flatten(sizes: Sizes, result: Any, x: torch.Tensor, /, *_: Any, **__: Any) -> Any:
     return sizes.reshaped(result, x, [None] * result.dim())
 
 
 @_watch(torch.Tensor.unflatten, torch.unflatten)
-def _unflatten(sizes: Sizes, result: Any, x: torch.Tensor, dim: int, given: Any = None, sizes_: Any = None) -> Any:
+def _unflatten(watch: Sizes, result: Any, x: torch.Tensor, /, dim: int, sizes: Any, *_: Any) -> Any:
     dim = int(dim) % x.dim()
-    return sizes.reshaped(result, x, [None] * dim + list(given) + [None] * (x.dim() - dim - 1))
+    return watch.reshaped(result, x, [None] * dim + list(sizes) + [None] * (x.dim() - dim - 1))
 
 
 @_watch(torch.Tensor.expand)
-def _expand(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, **_: Any) -> Any:
-    asked = _flat(given)
+def _expand(sizes: Sizes, result: Any, x: torch.Tensor, /, *given: Any, size: Any = None, **_: Any) -> Any:
+    asked = _flat(given, size)
     old = [1] * (len(asked) - x.dim()) + list(x.shape)
     for dim, (size, before) in enumerate(zip(asked, old, strict=True)):
         if before > 1 and size != -1:
@@ -76,17 +76,19 @@ def _expand(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, **_: Any) -
 
 
 @_watch(torch.Tensor.chunk, torch.chunk, torch.Tensor.tensor_split, torch.tensor_split)
-def _chunk(sizes: Sizes, result: Any, x: torch.Tensor, chunks: Any, dim: int = 0) -> Any:
-    sizes.split(result, x, None, int(dim), given=not isinstance(chunks, int)) if isinstance(chunks, int) else None
-    if not isinstance(chunks, int):
-        for track in sizes.following.get(x):
-            if track.shape[dim] > 1:
-                sizes.following.freeze(track, LITERAL)
+def _chunk(sizes: Sizes, result: Any, x: torch.Tensor, /, chunks: Any = None, dim: int = 0, **named: Any) -> Any:
+    chunks = next(iter(named.values()), None) if chunks is None else chunks
+    if isinstance(chunks, int):
+        sizes.split(result, x, None, int(dim), given=False)
+        return result
+    for track in sizes.following.get(x):
+        if track.shape[dim] > 1:
+            sizes.following.freeze(track, LITERAL)
     return result
 
 
 @_watch(torch.Tensor.split, torch.split, torch.functional.split, torch.Tensor.split_with_sizes, torch.split_with_sizes)
-def _split(sizes: Sizes, result: Any, x: torch.Tensor, given: Any = None, dim: int = 0, **named: Any) -> Any:
+def _split(sizes: Sizes, result: Any, x: torch.Tensor, /, given: Any = None, dim: int = 0, **named: Any) -> Any:
     given = next(iter(named.values())) if given is None else given
     if isinstance(given, int):  # all of this size, but for the last
         last = None if sizes.size_of(x)[int(dim)] % int(given) or len(result) == 1 else given
@@ -96,19 +98,19 @@ def _split(sizes: Sizes, result: Any, x: torch.Tensor, given: Any = None, dim: i
 
 
 @_watch(torch.Tensor.unbind, torch.unbind, torch.Tensor.select, torch.select)
-def _unbind(sizes: Sizes, result: Any, x: torch.Tensor, dim: int = 0, *_: Any) -> Any:
+def _unbind(sizes: Sizes, result: Any, x: torch.Tensor, /, dim: int = 0, *_: Any, **__: Any) -> Any:
     sizes.pick(x, int(dim) % x.dim())
     return result
 
 
 @_watch(torch.Tensor.narrow, torch.narrow)
-def _narrow(sizes: Sizes, result: Any, x: torch.Tensor, dim: int, start: Any, length: Any) -> Any:
+def _narrow(sizes: Sizes, result: Any, x: torch.Tensor, /, dim: int, start: Any, length: Any) -> Any:
     sizes.cut(x, int(dim) % x.dim(), start, start + length)
     return result
 
 
 @_watch(torch.Tensor.__getitem__)
-def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any) -> Any:
+def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, /, index: Any) -> Any:
     indices = list(index) if isinstance(index, tuple) else [index]
     taken = sum(
         (i.dim() if isinstance(i, torch.Tensor) and i.dtype == torch.bool else 1)
@@ -131,12 +133,12 @@ def _getitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any) -> Any:
 
 
 @_watch(torch.Tensor.__setitem__)
-def _setitem(sizes: Sizes, result: Any, x: torch.Tensor, index: Any, value: Any) -> Any:
+def _setitem(sizes: Sizes, result: Any, x: torch.Tensor, /, index: Any, value: Any) -> Any:
     return _getitem(sizes, result, x, index)
 
 
 @_watch(torch.roll, torch.Tensor.roll)
-def _roll(sizes: Sizes, result: Any, x: torch.Tensor, shifts: Any, dims: Any = ()) -> Any:
+def _roll(sizes: Sizes, result: Any, x: torch.Tensor, /, shifts: Any, dims: Any = ()) -> Any:
     pairs = [(shifts, dims)] if isinstance(dims, int) else zip(_flat((shifts,)), dims, strict=False)
     for shift, dim in pairs:
         sizes.cut(x, int(dim) % x.dim(), None, -shift)  # what comes from one end to the other
@@ -165,13 +167,13 @@ def _filled(sizes: Sizes, result: Any, *given: Any, size: Any = None, **_: Any) 
 
 
 @_watch(torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full)
-def _new(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, size: Any = None, **_: Any) -> Any:
+def _new(sizes: Sizes, result: Any, x: torch.Tensor, /, *given: Any, size: Any = None, **_: Any) -> Any:
     first = given[:1] if given and isinstance(given[0], (tuple, list)) else given
     return sizes.filled(result, _flat(first, size))
 
 
 @_watch(torch.Tensor.repeat, torch.Tensor.tile, torch.tile)
-def _repeat(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, **named: Any) -> Any:
+def _repeat(sizes: Sizes, result: Any, x: torch.Tensor, /, *given: Any, **named: Any) -> Any:
     asked = _flat(given, next(iter(named.values()), None))
     for dim, times in enumerate(reversed(asked), start=1):
         if isinstance(times, Count) and times > 1:
@@ -180,7 +182,7 @@ def _repeat(sizes: Sizes, result: Any, x: torch.Tensor, *given: Any, **named: An
 
 
 @_watch(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
-def _convolution(sizes: Sizes, result: Any, x: torch.Tensor, weight: torch.Tensor, *given: Any, **named: Any) -> Any:
+def _convolution(sizes: Sizes, result: Any, x: torch.Tensor, /, weight: torch.Tensor, *given: Any, **named: Any) -> Any:
     """Where each channel is a group, the groups are as many as the channels; all other numbers must stay."""
     groups, dim = named.get("groups", given[4] if len(given) > 4 else 1), x.dim() - weight.dim() + 1
     for value in tree_leaves((given, named)):
@@ -201,13 +203,13 @@ def _groups(sizes: Sizes, x: torch.Tensor, dim: int, groups: Any) -> None:
 
 
 @_watch(F.group_norm, torch.group_norm)
-def _group_norm(sizes: Sizes, result: Any, x: torch.Tensor, num_groups: Any, *_: Any, **__: Any) -> Any:
+def _group_norm(sizes: Sizes, result: Any, x: torch.Tensor, /, num_groups: Any, *_: Any, **__: Any) -> Any:
     _groups(sizes, x, 1, num_groups)
     return result
 
 
 @_watch(F.layer_norm, F.rms_norm)
-def _layer_norm(sizes: Sizes, result: Any, x: torch.Tensor, normalized_shape: Any, *_: Any, **__: Any) -> Any:
+def _layer_norm(sizes: Sizes, result: Any, x: torch.Tensor, /, normalized_shape: Any, *_: Any, **__: Any) -> Any:
     for dim, size in enumerate(reversed(tuple(normalized_shape)), start=1):
         for track in sizes.following.get(result):
             if track.shape[-dim] > 1:

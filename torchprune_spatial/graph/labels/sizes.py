@@ -100,16 +100,17 @@ class Sizes(TorchFunctionMode):
         """Run the function; then note what its sizes demand."""
         kwargs = kwargs or {}
         watch = WATCHED.get(function)
+        first, named = _first_by_position(args, kwargs)
         if function in BEFORE:
             self._place += 1
-            BEFORE[function](self, *args, **kwargs)
+            BEFORE[function](self, *first, **named)
         followed, self.numbers.following = self.numbers.following, False  # what PyTorch computes demands nothing
         try:
             result = function(*args, **kwargs)
         finally:
             self.numbers.following = followed
         if watch is not None:
-            return watch(self, result, *args, **kwargs)
+            return watch(self, result, *first, **named)
         if function not in HARMLESS:
             for value in (*args, *kwargs.values()):
                 for count in value if isinstance(value, (tuple, list)) else (value,):
@@ -397,6 +398,14 @@ class Sizes(TorchFunctionMode):
         track = rows.reshape([-1 if d == dim else 1 for d in range(result.dim())])
         self.following.set(result, [*self.following.get(result), track])
         return result
+
+
+def _first_by_position(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The arguments of a function of PyTorch with its first tensor, which has several names, by position."""
+    name = next((name for name in ("input", "self", "tensor") if name in kwargs), None)
+    if args or name is None:
+        return args, kwargs
+    return (kwargs[name],), {key: value for key, value in kwargs.items() if key != name}
 
 
 def _merged(before: Sequence[int], after: Sequence[int]) -> list[list[int]]:
