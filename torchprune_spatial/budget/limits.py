@@ -10,7 +10,7 @@ import torch.nn as nn
 from resolution_scaling.ground.arguments import real_number
 
 from ..calibration.batches import Forward
-from ..record.flops import flops_by_module
+from ..record.flops import flops_by_module, parameters_by_module
 
 Count = Callable[[nn.Module, Any, Forward], Mapping[str, float]]
 """``(model, example_inputs, forward)`` -> the cost of each module, by name; ``""`` is the network.
@@ -20,7 +20,7 @@ The model may be on the meta device: a count may use the shapes of tensors, but 
 
 def count_parameters(model: nn.Module, example_inputs: Any, forward: Forward) -> dict[str, int]:
     """Count the parameters of each module, including those of its children."""
-    return {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+    return parameters_by_module(model)
 
 
 LIMITS: dict[str, Count] = {"compression": count_parameters, "speedup": flops_by_module}

@@ -1,4 +1,4 @@
-"""FLOPs of a network by module, from the cost model of `resolution_scaling`."""
+"""FLOPs and parameters of a network by module; the FLOPs are those of the cost model of `resolution_scaling`."""
 
 from __future__ import annotations
 
@@ -30,3 +30,17 @@ def flops_by_module(model: nn.Module, example_inputs: Any, forward: Forward = ca
     for operator in trace(model, example_inputs, forward).operators:
         flops.update(dict.fromkeys({"", *operator.modules}, operator.flops))
     return flops
+
+
+def parameters_by_module(model: nn.Module) -> dict[str, int]:
+    """The number of parameters of each module, including those of its children, by the name of the module.
+
+    What a module holds several times counts once. ``""`` is the whole network.
+    """
+    found: dict[str, dict[nn.Parameter, int]] = {name: {} for name, _ in model.named_modules()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        while name:
+            name = name.rpartition(".")[0]
+            if name in found:
+                found[name][parameter] = parameter.numel()
+    return {name: sum(counts.values()) for name, counts in found.items()}

@@ -19,7 +19,7 @@ from ..graph.channel_graph import ChannelGraph
 from ..graph.private_names import graph_of
 from ..residuals.channel_scatter import dead_channel_groups
 from .channel_bars import channel_bars
-from .flops import flops_by_module
+from .flops import flops_by_module, parameters_by_module
 from .saving import save_tensors
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class PruningRecord:
 
     def _costs(self) -> dict[str, dict[str, int]]:
         """Parameters, and FLOPs if known, of each module by its name; ``""`` is the network."""
-        costs = {"parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in self.model.named_modules()}}
+        costs: dict[str, dict[str, int]] = {"parameters": parameters_by_module(self.model)}
         if self._example_inputs is not None:
             costs["flops"] = flops_by_module(self.model, self._example_inputs, self._forward)
         return costs

@@ -318,6 +318,29 @@ def test_group_norms_of_single_channels(groups):
         assert (norm.num_groups, norm.num_channels, len(norm.weight)) == (8, 8, 8)
 
 
+def test_parts_of_a_bias_by_its_number_of_elements():
+    class Biased(nn.Module):
+        """Its keys have no bias, as in torchvision's Swin V2."""
+
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.last = nn.Linear(6, 3 * 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            bias = self.qkv.bias.clone()
+            length = bias.numel() // 3
+            bias[length : 2 * length].zero_()
+            q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, -1)
+            return self.last(torch.relu(q) * torch.relu(k) + v)
+
+    torch.manual_seed(0)
+    model = Biased()
+    left, difference = prune(model, torch.rand(2, 6))
+    assert left == {"last"}
+    assert model.qkv.out_features == 24
+    assert difference < 1e-12
+
+
 def test_rows_of_a_table_are_added_to_parts_of_an_embedding():
     torch.manual_seed(0)
     model = Modulated()

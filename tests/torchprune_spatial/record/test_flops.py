@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resolution_scaling.ground.meta import meta_copy
-from torchprune_spatial.record.flops import flops_by_module
+from torchprune_spatial.record.flops import flops_by_module, parameters_by_module
 
 from ..networks import plain_net
 
@@ -115,3 +115,12 @@ def test_a_network_that_looks_at_values_is_named():
 
     with pytest.raises(ValueError, match=r"Looks cannot run on the meta device.*must not look at the values"):
         flops_by_module(Looks(2, 2), torch.rand(1, 2))
+
+
+def test_parameters_by_module_count_what_is_shared_once():
+    shared, tied = nn.Linear(3, 4), nn.Linear(3, 4)
+    tied.weight = shared.weight
+    model = nn.Sequential(nn.Sequential(shared, nn.ReLU(), shared), nn.Sequential(tied, nn.Sequential(shared)))
+    expected = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+    assert parameters_by_module(model) == expected
+    assert expected[""] == 12 + 4 + 4

@@ -37,10 +37,14 @@ class LabelClasses:
     @property
     def root(self) -> torch.Tensor:
         """The class of each label, ``[labels]`` int64."""
+        self._flatten()
+        return self._pointer[: self._count].clone()
+
+    def _flatten(self) -> None:
+        """Let all labels point to their classes."""
         if not self._flat:
             self.of(torch.arange(self._count))
             self._flat = True
-        return self._pointer[: self._count].clone()
 
     def __deepcopy__(self, memo: object) -> LabelClasses:
         copied = LabelClasses()
@@ -108,12 +112,18 @@ class LabelClasses:
         count, component = connected_components(edges, directed=False)
         component = torch.from_numpy(component).long()
         smallest = torch.full((count,), self._count).scatter_reduce(0, component, involved, "amin")
-        thawed = self.root != FROZEN if bool((smallest == FROZEN).any()) else None
-        self._pointer[involved], self._flat = smallest[component], False
-        self.unions += 1
-        if thawed is not None:
+        smallest = smallest[component]
+        if bool((smallest == FROZEN).any()):
+            self._flatten()
+            freezes = torch.zeros(self._count, dtype=torch.bool)
+            freezes[involved[smallest == FROZEN]] = True
+            freezes[FROZEN] = False
+            frozen = freezes[self._pointer[: self._count]].nonzero().flatten()
+            self._pointer[frozen], self.reason_of[frozen] = FROZEN, len(self.reasons)
             self.reasons.append(reason)
-            self.reason_of[: len(self)][thawed & (self.root == FROZEN)] = len(self.reasons) - 1
+        self._flat = self._flat and count == 1 and int(smallest[0]) == FROZEN
+        self._pointer[involved] = smallest
+        self.unions += 1
 
     def distinct(self, labels: torch.Tensor) -> torch.Tensor:
         """The different ones of some labels, in order; without sorting them where they are many."""

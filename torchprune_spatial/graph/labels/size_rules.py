@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -36,6 +37,11 @@ def _shape(sizes: Sizes, result: Any, x: torch.Tensor, /, *_: Any, **__: Any) ->
 @_watch(torch.Tensor.size)
 def _size(sizes: Sizes, result: Any, x: torch.Tensor, /, dim: Any = None) -> Any:
     return sizes.size_of(x) if dim is None else sizes.size_of(x)[dim]
+
+
+@_watch(torch.Tensor.numel, torch.Tensor.nelement, torch.numel)
+def _numel(sizes: Sizes, result: Any, x: torch.Tensor) -> Any:
+    return math.prod(sizes.size_of(x))
 
 
 @_watch(torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
