@@ -25,6 +25,7 @@ from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import channel_layers, producers_in, producers_of
 from ..graph.labels.trace import OUTPUT
 from ..graph.layers import CHANNEL_LAYERS
+from ..graph.options import check_option_names
 from ..graph.outputs import OutputTrace
 from ..graph.private_names import channel_groups_of, own_containers
 from ..residuals.channel_scatter import CUSTOMIZED_PRUNERS
@@ -79,6 +80,7 @@ def check_network(
             ``output_transform``, ``unwrapped_parameters``, ``customized_pruners``, ``root_module_types``.
 
     Raises:
+        TypeError: Torch-Pruning's pruner has no such option.
         ValueError: ``graph`` is another word; or, for Torch-Pruning's, the network cannot be copied.
 
     Example:
@@ -86,6 +88,7 @@ def check_network(
     """
     if graph not in ("channels", "torch-pruning"):
         raise ValueError(f"graph is {graph!r}; expected 'channels' or 'torch-pruning'")
+    check_option_names(options)
     example_inputs = of_autograd(model, example_inputs)
     if graph == "channels":
         return _check_channels(model, example_inputs, list(ignored_layers), options)
@@ -124,8 +127,9 @@ def _check_channels(
     )
     modules: dict[str, Any] = dict(model.named_modules()) | dict(model.named_parameters())
     left_alone, behind = graph.left_alone, _output_layers(model, example_inputs, options)
-    weights = [name for name in left_alone if isinstance(modules[name], nn.Parameter)]  # of no layer of PyTorch
-    outputs = [name for name, why in left_alone.items() if OUTPUT in why and (name in behind or name in weights)]
+    free = {side.name for side in graph.sides if side.is_output} - left_alone.keys()
+    outputs = [name for name in behind if name not in free]  # a weight of no layer of PyTorch is not among those behind
+    outputs += [n for n, why in left_alone.items() if isinstance(modules[n], nn.Parameter) and OUTPUT in why]
     layers: dict[str, list[str]] = {}
     for name, why in left_alone.items():
         if name not in outputs and modules[name] not in ignored:

@@ -16,6 +16,7 @@ from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.meta import call_on_meta, with_values
+from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from .attention import head_parts
@@ -444,7 +445,8 @@ class ChannelGraph(DependencyGraph):
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
         self._owners, same_name = owners_of(self.model)
-        self.sides = sides_of(self, self.channels.axes, same_name, self._tensor, self.channels.depthwise)
+        with evaluating(self.model):  # in training mode, reading a spectral norm's weight changes its vectors
+            self.sides = sides_of(self, self.channels.axes, same_name, self._tensor, self.channels.depthwise)
         order = {name: i for i, name in enumerate(self.channels.order)}
         self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
         self._owner: dict[Key, Side] = {}

@@ -131,3 +131,29 @@ def test_deformable_convolutions(groups, offset_groups):
     assert net.deformable.weight.shape == (12, 8 // groups, 3, 3)
     assert net.offsets.out_channels == offset_groups * 18
     assert before.difference(x) < 1e-12
+
+
+class SamePadding(nn.Conv2d):
+    """A class derived from PyTorch's, as timm has it."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), self.weight, self.bias, groups=self.groups)
+
+
+def test_depthwise_convolutions_of_derived_classes():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), SamePadding(8, 16, 3, groups=8), nn.Conv2d(16, 2, 1)).double()
+    x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    with following_channels():
+        pruner = tp.pruner.BasePruner(net, x, tp.importance.GroupMagnitudeImportance(), pruning_ratio=0.5)
+    before = MaskedRun(pruner.DG)
+    pruner.step()
+    assert (net[0].out_channels, net[1].groups, net[1].out_channels) == (4, 4, 8)
+    assert before.difference(x) < 1e-12
+
+
+def test_spectral_norms_of_a_network_in_training_mode_are_left_as_they_are():
+    net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 8, 1)), nn.Conv2d(8, 3, 1)).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    check_network(net, torch.rand(2, 3, 6, 6))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())

@@ -190,6 +190,8 @@ class Sizes(TorchFunctionMode):
         return Count(value, {(Labels(labels),): Fraction(1)}, self.numbers)
 
     def _counted(self, value: Any, name: str, module: nn.Module, key: str) -> Any:
+        if isinstance(module, LAYERS) and key == "groups":  # fitted with the layer, also of a subclass
+            return None
         builtin = type(module).__module__.startswith("torch.nn")
         by_channel = key == "num_groups" and isinstance(module, nn.GroupNorm) and value == module.num_channels
         if not by_channel and (key not in (*WITH_SIZE, *OF_WEIGHT) if builtin else key.startswith("_")):
