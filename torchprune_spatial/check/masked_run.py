@@ -7,6 +7,7 @@ channels (layer norm, softmax, means) this holds only if the averages leave the 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -47,7 +48,7 @@ class MaskedRun:
     def __init__(self, graph: ChannelGraph, forward: Forward = call_model):
         self.graph, self.forward = graph, forward
         self._model = _copied(graph.model)
-        self._known = copy.deepcopy(graph.channels.known())
+        self._known = copy.deepcopy(dataclasses.replace(graph.channels.known(), trained=False))
         names = {module: name for name, module in graph.model.named_modules()}
         self._customized = {names[module]: same for module, same in graph.customized().items()}
 

@@ -27,7 +27,7 @@ from .labels.trace import Traced, trace
 from .options import check_layers
 from .private_names import group_item, name_modules, record
 from .removal import ChannelDependency, ChannelGroup, shortened
-from .sides import COUNTED, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
+from .sides import COUNTED, PRUNERS, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
 from .stand_ins import StandIn, with_stand_ins
 from .trials import leave_wrong_groups_alone
 
@@ -114,7 +114,7 @@ class ChannelGraph(DependencyGraph):
             return self
         self.verbose, self.model = verbose, model
         name_modules(self)
-        for kind, pruner in ((TensorAxis, COUNTED), (CoupledChannels, COUNTED), *(customized_pruners or {}).items()):
+        for kind, pruner in (*PRUNERS.items(), *(customized_pruners or {}).items()):
             self.register_customized_layer(kind, pruner)
         self.ignored_params = list(ignored_params or [])
         self.out_channel_groups: dict[nn.Module, int] = {}

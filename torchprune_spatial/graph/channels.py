@@ -58,7 +58,7 @@ class Channels:
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        self.equal_counts, self.made = traced.equal_counts, traced.made
+        self.equal_counts, self.made, self._trained = traced.equal_counts, traced.made, traced.trained
         self._by_attribute: dict[Attribute, Relation] = {}
         self.removed = torch.zeros(len(self.classes), dtype=torch.bool)
         self._solve()
@@ -128,7 +128,7 @@ class Channels:
 
     def known(self) -> Known:
         """The labels, for following the channels again."""
-        return Known(self.classes, self.axes, self.equal_counts)
+        return Known(self.classes, self.axes, self.equal_counts, self._trained)
 
     def singles(self) -> set[int]:
         """Classes that are all that is left of a dimension, or of a block: their labels cannot be told from none."""

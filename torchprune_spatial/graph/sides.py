@@ -77,6 +77,27 @@ class CountedPruner(tp.pruner.BasePruningFunc):
 COUNTED = CountedPruner()
 
 
+class GroupedTransposedPruner(tp.pruner.function.ConvPruner):
+    """Of transposed convolutions with groups; the dependency removes what is to be removed.
+
+    With a function of its own for their outputs, Torch-Pruning's importances pass over them: they would look at the
+    outputs of one group only, and fail at those of the others. A stand-in has their weights.
+    """
+
+    def prune_out_channels(self, layer: Any, idxs: Any) -> Any:
+        """Do nothing."""
+        return layer
+
+
+GROUPED_TRANSPOSED = GroupedTransposedPruner()
+PRUNERS: dict[type, tp.pruner.BasePruningFunc] = {
+    TensorAxis: COUNTED,
+    CoupledChannels: COUNTED,
+    GroupedTransposedPruner: GROUPED_TRANSPOSED,
+}
+"""What a graph must know of beside Torch-Pruning's own pruners, as ``customized_pruners``."""
+
+
 @dataclass
 class Side:
     """The input side or the output side of a layer.
@@ -172,7 +193,9 @@ def _sides_of_layer(
     outputs = [key for key in weights if key[1] == out]
     outputs = [key for key in outputs if len(axes[key]) == len(axes[outputs[0]])]
     others = [key for key in keys if attribute_of(key[0]) == "bias"]
-    yield from _if_any(module, pruner.prune_out_channels, outputs + others, axes, name)
+    in_groups = transposed and getattr(module, "groups", 1) > 1 and kind == TYPES.CONV
+    handler = GROUPED_TRANSPOSED.prune_out_channels if in_groups else pruner.prune_out_channels
+    yield from _if_any(module, handler, outputs + others, axes, name)
     if kind != TYPES.DEPTHWISE_CONV:
         yield from _if_any(
             module, pruner.prune_in_channels, [key for key in weights if key[1] == 1 - out], axes, name, False

@@ -18,13 +18,15 @@ from torch_pruning.dependency import Dependency
 from torch_pruning.dependency.node import Node
 
 from .private_names import group_item, roots_of
-from .sides import TensorAxis
+from .sides import GROUPED_TRANSPOSED, TensorAxis
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 OUTPUTS, INPUTS = (
-    (tp.prune_conv_out_channels, tp.prune_linear_out_channels),
+    (tp.prune_conv_out_channels, tp.prune_linear_out_channels, GROUPED_TRANSPOSED.prune_out_channels),
     (tp.prune_conv_in_channels, tp.prune_linear_in_channels),
 )
+READ = (*OUTPUTS[:2], *INPUTS)
+"""The functions of layers that importances look at by themselves."""
 NORMS = {
     tp.prune_batchnorm_out_channels: (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
     tp.prune_layernorm_out_channels: (nn.LayerNorm,),
@@ -100,10 +102,10 @@ def with_stand_ins(items: Sequence[Any]) -> list[Any]:
     weights = [item for item in items if isinstance(item.dep.target.module, TensorAxis)]  # of no layer of PyTorch
     first, covered = list[Any](), set[int]()
     for item in (*outputs, *inputs, *weights):
-        if not covered.issuperset(roots_of(item)):
+        if item.dep.handler == OUTPUTS[-1] or not covered.issuperset(roots_of(item)):
             first.append(item)
             covered.update(roots_of(item))
-    ahead = first if len(first) == 1 and first[0].dep.handler in OUTPUTS + INPUTS and _is_whole(first[0], roots) else []
+    ahead = first if len(first) == 1 and first[0].dep.handler in READ and _is_whole(first[0], roots) else []
     if first and not ahead:
         ahead = [_item(root, LayerStandIn(partial(_rows, first, roots)), roots, True)]
         shadows = [group_item(item.dep, item.idxs, roots_of(item), counted=False) for item in first]

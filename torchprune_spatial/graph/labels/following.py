@@ -30,6 +30,7 @@ class Following:
             what these compute from the others.
         unknown: names of operations without a rule; the labels that they touched are frozen.
         steps: all operations, in order.
+        used: keys of the storages of labelled tensors that were arguments of operations.
         made: labels of the outputs of convolutions and matrix products with weights.
         products: pairs of ``makers``, as for `LabelledStorages.set`, of tensors that are multiplied with each other.
     """
@@ -40,6 +41,7 @@ class Following:
         self.averages: set[str] = set()
         self.unknown: set[str] = set()
         self.steps: list[Step] = []
+        self.used: set[tuple[int, int]] = set()
         self.made: list[torch.Tensor] = []
         self.products: list[tuple[torch.Tensor, torch.Tensor]] = []
 

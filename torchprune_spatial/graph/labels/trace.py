@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -21,6 +21,7 @@ from . import moving_rules, size_rules  # noqa: F401  (they register their rules
 from .classes import FROZEN, LabelClasses
 from .counts import Numbers, labels_in
 from .following import Following, tensors_in
+from .idle import asks_for_training, heads_in_training, idle_layers, settle_idle
 from .parameters import Axes, has_storage, label_parameters
 from .rules import Call, rule_for
 from .sizes import Factor, Relation, Sizes
@@ -54,6 +55,8 @@ class Traced:
         order: names of the layers, in the order in which they ran.
         made: labels of the outputs of convolutions and matrix products, ``[n]``.
         choices: labels that could be ``held``, ``[n]`` each.
+        idle: names of layers that did not run.
+        trained: as in `Known`.
     """
 
     classes: LabelClasses
@@ -68,18 +71,23 @@ class Traced:
     order: list[str]
     made: torch.Tensor
     choices: list[torch.Tensor]
+    idle: list[str]
+    trained: bool
 
 
-class Known(NamedTuple):
+@dataclass(frozen=True)
+class Known:
     """Labels that parameters have already.
 
     Attributes:
         classes, axes, equal_counts: as in `Traced`.
+        trained: whether heads that run in training only were followed, too.
     """
 
     classes: LabelClasses
     axes: Axes
     equal_counts: list[torch.Tensor]
+    trained: bool = False
 
 
 class Dispatch(TorchDispatchMode):
@@ -98,6 +106,7 @@ class Dispatch(TorchDispatchMode):
         of_sum = any(has_storage(tensor) and self.following.storages.of_sum(tensor) for tensor in inputs)
         self.following.steps += steps_of(function, args, kwargs or {}, of_sum)
         labelled = [tensor for tensor in inputs if has_storage(tensor) and tensor in self.following.storages]
+        self.following.used.update(map(storage_key, labelled))
         if not labelled or not outputs or self._is_view(function, inputs[0], outputs):
             return result
         for tensor in labelled:
@@ -226,13 +235,29 @@ def trace(
             stack.callback(module.register_forward_hook(lambda *_, name=name: order.append(name)).remove)
         stack.enter_context(sizes.counting_attributes(model, axes) if known is None else contextlib.nullcontext())
         stack.enter_context(sizes if known is None else _Plain())
-        with dispatch(following):
-            outputs = outputs_in(forward())
-        if known is None and not any(tensor.numel() for tensor in outputs):
-            raise ValueError(_without_outputs(outputs))
-        for tensor in outputs:
-            for track in following.get(tensor) if has_storage(tensor) else ():
-                following.classes.freeze(track, OUTPUT)
+        stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
+
+        def follow() -> None:
+            with dispatch(following):
+                outputs = outputs_in(forward())
+            if known is None and not any(tensor.numel() for tensor in outputs):
+                raise ValueError(_without_outputs(outputs))
+            for tensor in outputs:
+                for track in following.get(tensor) if has_storage(tensor) else ():
+                    following.classes.freeze(track, OUTPUT)
+
+        follow()
+        idle, trained = list[str](), known is not None and known.trained
+        if known is None:
+            idle = idle_layers(model, following, axes, order)
+            if idle or asks_for_training(model):
+                with heads_in_training(model), contextlib.suppress(Exception):
+                    follow()
+                    idle, trained = idle_layers(model, following, axes, order), True
+            settle_idle(model, following, axes, idle)
+        elif trained:
+            with heads_in_training(model):
+                follow()
     sizes.find_candidates()
     for used in sizes.numbers.as_values:
         if not used.explained:
@@ -252,4 +277,6 @@ def trace(
         list(dict.fromkeys(order)),
         torch.cat([torch.tensor([FROZEN]), *(labels.flatten() for labels in following.made)]).unique(),
         sizes.choices,
+        idle,
+        trained,
     )
