@@ -58,7 +58,8 @@ class Channels:
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        self.equal_counts, self.made, self._trained = traced.equal_counts, traced.made, traced.trained
+        self.equal_counts, self.made = traced.equal_counts, traced.made
+        self._trained, self._filled = traced.trained, traced.filled
         self._by_attribute: dict[Attribute, Relation] = {}
         self.removed = torch.zeros(len(self.classes), dtype=torch.bool)
         self._solve()
@@ -87,7 +88,7 @@ class Channels:
         moves = Moves(self.classes, self.equal_counts, self._relations, self._numbers)
         self._moves = [Coupled(blocks) for blocks in moves.blocks]
         self._index_moves()
-        left = [(relation, linear(relation.terms, self._numbers)) for relation in self._relations]
+        left = [(relation, linear(relation.terms, self._numbers, self.classes)) for relation in self._relations]
         while left:  # an attribute can follow from another one
             found, rest = False, []
             for relation, terms in left:
@@ -128,7 +129,7 @@ class Channels:
 
     def known(self) -> Known:
         """The labels, for following the channels again."""
-        return Known(self.classes, self.axes, self.equal_counts, self._trained)
+        return Known(self.classes, self.axes, self.equal_counts, self._trained, self._filled)
 
     def singles(self) -> set[int]:
         """Classes that are all that is left of a dimension, or of a block: their labels cannot be told from none."""
@@ -301,7 +302,7 @@ class Channels:
         rows = torch.atleast_2d(relation.labels)
         left = (~self.removed[self.classes.of(rows)]).any(1).nonzero()
         row = rows[int(left[0])] if len(left) else rows[0]
-        terms = linear(relation.terms, self._numbers)
+        terms = linear(relation.terms, self._numbers, self.classes)
         lost = Fraction(self._lost(row))
         for variable, factor in terms.items():
             if isinstance(variable, Labels):

@@ -41,7 +41,10 @@ class Labels:
 
 Variable = Attribute | Labels
 Terms = dict[tuple[Variable, ...], Fraction]
-"""A polynomial: products of at most two variables, with their factors. The empty product is the constant."""
+"""A polynomial: products of variables, with their factors. The empty product is the constant."""
+
+MOST_FACTORS = 4
+"""Of products of more variables, only the value is known."""
 
 
 @dataclass(eq=False)
@@ -166,7 +169,9 @@ class Count(int):
         for product, factor in self.terms.items():
             for second, times in (other.terms if isinstance(other, Count) else {(): Fraction(other)}).items():
                 terms[product + second] = terms.get(product + second, Fraction(0)) + factor * times
-        return Count(value, terms, self.numbers) if all(len(product) <= 2 for product in terms) else value
+        if any(len(product) > MOST_FACTORS for product in terms):
+            return self._as_value(int.__mul__, other)
+        return Count(value, terms, self.numbers)
 
     __rmul__ = __mul__
 

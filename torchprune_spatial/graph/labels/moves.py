@@ -49,7 +49,7 @@ class Moves:
     def __init__(
         self, classes: LabelClasses, equal_counts: list[torch.Tensor], relations: list[Relation], numbers: Numbers
     ):
-        self._fix_factors(relations, numbers)
+        self._fix_factors(classes, relations, numbers)
         rows = {_normalized(row): row for row in _rows(classes, equal_counts, relations, numbers)}
         rows.pop((), None)
         columns: dict[int | Attribute, list[tuple[int, int]]] = defaultdict(list)
@@ -77,25 +77,31 @@ class Moves:
         classes.freeze(torch.nonzero(self.constrained & ~moving).flatten(), "its number is tied to one that is fixed")
 
     @staticmethod
-    def _fix_factors(relations: list[Relation], numbers: Numbers) -> None:
-        """In products of two unknown numbers, the first attribute keeps its value."""
+    def _fix_factors(classes: LabelClasses, relations: list[Relation], numbers: Numbers) -> None:
+        """In products of several unknown numbers, all but one keep their values: attributes first."""
         for relation in relations:
             for product in relation.terms:
-                unknown = [v for v in product if v not in numbers.fixed]
-                if len(unknown) > 1:
-                    numbers.fixed.update([next((v for v in unknown if isinstance(v, Attribute)), unknown[0])])  # type: ignore[list-item]
+                unknown = [v for v in product if v not in numbers.fixed and not _is_frozen(classes, v)]
+                unknown.sort(key=lambda v: isinstance(v, Labels))
+                for variable in unknown[:-1]:
+                    if isinstance(variable, Labels):
+                        classes.freeze(variable.labels, "the code multiplies its number by another one")
+                    else:
+                        numbers.fixed.add(variable)
 
 
-def linear(terms: Terms, numbers: Numbers) -> dict[Attribute | Labels, Fraction]:
+def _is_frozen(classes: LabelClasses, variable: Attribute | Labels) -> bool:
+    return isinstance(variable, Labels) and bool((classes.of(variable.labels) == FROZEN).all())
+
+
+def linear(terms: Terms, numbers: Numbers, classes: LabelClasses) -> dict[Attribute | Labels, Fraction]:
     """The unknown numbers in a polynomial with their factors, all other numbers being fixed."""
     result: dict[Attribute | Labels, Fraction] = defaultdict(Fraction)
     for product, factor in terms.items():
-        unknown = [v for v in product if v not in numbers.fixed]
-        for variable in product:
-            if variable in numbers.fixed:
-                factor = factor * (
-                    numbers.values[variable] if isinstance(variable, Attribute) else len(variable.labels)
-                )
+        unknown = [v for v in product if v not in numbers.fixed and not _is_frozen(classes, v)]
+        for variable in set(product) - set(unknown):
+            value = numbers.values[variable] if isinstance(variable, Attribute) else len(variable.labels)
+            factor = factor * value ** product.count(variable)
         if len(unknown) == 1:
             result[unknown[0]] += factor
     return {variable: factor for variable, factor in result.items() if factor}
@@ -117,7 +123,7 @@ def _rows(
             row.subtract(other)
             yield row
     for relation in relations:
-        terms = linear(relation.terms, numbers)
+        terms = linear(relation.terms, numbers, classes)
         scale = math.lcm(1, *(factor.denominator for factor in terms.values()))
         row = Counter()
         for label in classes.of(torch.atleast_2d(relation.labels)[0]).tolist():

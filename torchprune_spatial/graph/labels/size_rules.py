@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves
 
 from .counts import Count, Labels, Terms
-from .sizes import BEFORE, LITERAL, WATCHED, Sizes, Watch
+from .sizes import BEFORE, FILLING, LITERAL, WATCHED, Sizes, Watch
 
 
 def _watch(*functions: Any) -> Callable[[Watch], Watch]:
@@ -246,6 +246,9 @@ def _before_quotient(sizes: Sizes, one: Any, other: Any, *_: Any, **__: Any) -> 
         sizes.multiplied(one, 1 / other)
 
 
+FILLING.update(
+    {function: watch for function, watch in WATCHED.items() if watch in (_shape, _size, _numel, _filled, _new, _repeat)}
+)
 BEFORE.update(
     {
         F.scaled_dot_product_attention: _before_attention,

@@ -70,6 +70,9 @@ Watch = Callable[..., Any]
 WATCHED: dict[Any, Watch] = {}
 """What to do after each function of PyTorch that takes or gives sizes: see `size_rules`."""
 
+FILLING: dict[Any, Watch] = {}
+"""Those of them that give sizes, and make new tensors of these."""
+
 BEFORE: dict[Any, Watch] = {}
 """What to do before functions that multiply by values."""
 
@@ -85,10 +88,18 @@ class Sizes(TorchFunctionMode):
         factors: powers of counts with which tensors are multiplied.
         numbers: the uses of counts.
         choices: labels of tensors in views of which more than one dimension could lose positions, ``[n]`` each.
+        has_filled: whether new tensors have got labels, because their size is a count.
     """
 
-    def __init__(self, following: Following, names: Mapping[nn.Module, str] | None = None, held: Collection[int] = ()):
+    def __init__(
+        self,
+        following: Following,
+        names: Mapping[nn.Module, str] | None = None,
+        held: Collection[int] = (),
+        watched: Mapping[Any, Watch] = WATCHED,
+    ):
         super().__init__()
+        self._watched, self.has_filled = watched, False
         self.choices: list[torch.Tensor] = []
         self._held = held
         self.following, self.numbers, self._names = following, Numbers(), names or {}
@@ -99,7 +110,7 @@ class Sizes(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function; then note what its sizes demand."""
         kwargs = kwargs or {}
-        watch = WATCHED.get(function)
+        watch = self._watched.get(function)
         first, named = _first_by_position(args, kwargs)
         if function in BEFORE:
             self._place += 1
@@ -110,7 +121,8 @@ class Sizes(TorchFunctionMode):
         finally:
             self.numbers.following = followed
         if watch is not None:
-            return watch(self, result, *first, **named)
+            with torch.utils._python_dispatch._disable_current_modes():  # what is done to labels is no step of the code
+                return watch(self, result, *first, **named)
         if function not in HARMLESS:
             for value in (*args, *kwargs.values()):
                 for count in value if isinstance(value, (tuple, list)) else (value,):
@@ -394,7 +406,7 @@ class Sizes(TorchFunctionMode):
 
     def grown(self, result: torch.Tensor, dim: int, size: Count) -> torch.Tensor:
         """Label a new tensor that has as many blocks as a count along a dimension."""
-        labels = self.following.classes.new(int(size))
+        labels, self.has_filled = self.following.classes.new(int(size)), True
         self.relations.append(Relation(labels, size.terms))
         rows = labels.repeat_interleave(result.shape[dim] // len(labels))
         track = rows.reshape([-1 if d == dim else 1 for d in range(result.dim())])

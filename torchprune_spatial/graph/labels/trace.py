@@ -24,7 +24,7 @@ from .following import Following, tensors_in
 from .idle import asks_for_training, heads_in_training, idle_layers, settle_idle
 from .parameters import Axes, has_storage, label_parameters
 from .rules import Call, rule_for
-from .sizes import Factor, Relation, Sizes
+from .sizes import FILLING, WATCHED, Factor, Relation, Sizes
 from .special_layers import WHOLE, AttentionLayer, OpaqueLayer, WholeLayer
 from .steps import Step, base_name, steps_of
 from .storages import storage_key
@@ -56,7 +56,7 @@ class Traced:
         made: labels of the outputs of convolutions and matrix products, ``[n]``.
         choices: labels that could be ``held``, ``[n]`` each.
         idle: names of layers that did not run.
-        trained: as in `Known`.
+        trained, filled: as in `Known`.
     """
 
     classes: LabelClasses
@@ -73,6 +73,7 @@ class Traced:
     choices: list[torch.Tensor]
     idle: list[str]
     trained: bool
+    filled: bool
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class Known:
     Attributes:
         classes, axes, equal_counts: as in `Traced`.
         trained: whether heads that run in training only were followed, too.
+        filled: whether the code makes new tensors of sizes that are counts.
     """
 
     classes: LabelClasses
     axes: Axes
     equal_counts: list[torch.Tensor]
     trained: bool = False
+    filled: bool = False
 
 
 class Dispatch(TorchDispatchMode):
@@ -211,7 +214,8 @@ def trace(
     """
     following = Following(LabelClasses() if known is None else known.classes.watched())
     following.equal_counts += [] if known is None else known.equal_counts
-    sizes = Sizes(following, {module: name for name, module in model.named_modules()}, held)
+    watched = WATCHED if known is None else FILLING
+    sizes = Sizes(following, {module: name for name, module in model.named_modules()}, held, watched)
     customized = customized or {}
     with contextlib.ExitStack() as stack:
         for context in (evaluating(model), restoring_attributes(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH)):
@@ -233,8 +237,9 @@ def trace(
                 attention = AttentionLayer(sizes, axes, name)
                 stack.callback(module.register_forward_hook(attention.after).remove)
             stack.callback(module.register_forward_hook(lambda *_, name=name: order.append(name)).remove)
-        stack.enter_context(sizes.counting_attributes(model, axes) if known is None else contextlib.nullcontext())
-        stack.enter_context(sizes if known is None else _Plain())
+        counting = known is None or known.filled
+        stack.enter_context(sizes.counting_attributes(model, axes) if counting else contextlib.nullcontext())
+        stack.enter_context(sizes if counting else _Plain())
         stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
 
         def follow() -> None:
@@ -259,7 +264,7 @@ def trace(
             with heads_in_training(model):
                 follow()
     sizes.find_candidates()
-    for used in sizes.numbers.as_values:
+    for used in sizes.numbers.as_values if known is None else ():
         if not used.explained:
             sizes.numbers.fix(used.terms)
             for labels in labels_in(used.terms):
@@ -279,4 +284,5 @@ def trace(
         sizes.choices,
         idle,
         trained,
+        sizes.has_filled,
     )
