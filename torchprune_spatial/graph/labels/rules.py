@@ -210,8 +210,11 @@ def convolution(following: Following, call: Call) -> None:
         else:
             making.append(grid[:, :, 0])
     following.made += making
-    inputs = []
+    inputs, passing = [], []
     for track in following.get(x):
+        if _pass(track, call):
+            passing.append(track)
+            continue
         for dim in range(track.dim()):
             track = track if dim == 1 else classes.unite_along(track, dim)
         if track.shape[1] == 1:
@@ -234,12 +237,23 @@ def convolution(following: Following, call: Call) -> None:
         for track in inputs:
             following.freeze(track, "it is the only channel")
     tracks = [classes.of(track.reshape(1, -1, *[1] * (out.dim() - 2))) for track in making if out.shape[1] > 1]
+    tracks += passing
     if bias is not None:
         column = (-1, *[1] * (out.dim() - 2))
         tracks = following.combine(
             out, tracks, bias.reshape(column), [t.reshape(column) for t in following.get(bias)], out.shape
         )
     following.set(out, tracks, OF_TRACKS)
+
+
+def _pass(track: torch.Tensor, call: Call) -> bool:
+    """Whether the labels of a convolution's input lie along the batch, and along what it looks at point by point."""
+    weight, _, stride, padding = call.args[1:5]
+    dims = _varying_of(track)
+    return 1 not in dims and all(
+        dim == 0 or (weight.shape[dim] == 1 and stride is not None and stride[dim - 2] == 1 and padding[dim - 2] == 0)
+        for dim in dims
+    )
 
 
 @register_rule("torchvision::deform_conv2d")
