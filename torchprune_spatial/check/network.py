@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -143,7 +143,16 @@ def _check_channels(
         graph.channels.within_reach(model),
         groups,
         graph.unknown,
+        _whole(graph, left_alone),
     )
+
+
+def _whole(graph: ChannelGraph, named: Container[str]) -> dict[str, float]:
+    """The shares of the parameters that those have that are of no layer, of which nothing can be removed."""
+    free = {name for members in graph.classes() for name, _, _ in members}
+    sizes = {name: parameter.numel() for name, parameter in graph.model.named_parameters()}
+    names = dict.fromkeys(side.name for side in graph.sides if side.is_tensor and side.name not in named)
+    return {name: sizes[name] / sum(sizes.values()) for name in names if name in sizes and name not in free}
 
 
 def _output_layers(model: nn.Module, example_inputs: Any, options: Mapping[str, Any]) -> list[str]:

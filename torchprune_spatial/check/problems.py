@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch.nn as nn
 
 MOST_LINES = 20
 """How many problems are printed."""
+LEAST_SHARE = 0.001
+"""Tensors outside of layers are printed if they have a larger share of the parameters than this."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,8 @@ class NetworkProblem:
     advice: str
 
     def __str__(self) -> str:
-        more = [f"and {len(self.layers) - 3} more"] if len(self.layers) > 4 else []
-        names = [*map(repr, self.layers[: 3 if more else 4]), *more]
         advice = f"; {self.advice}" if self.advice else ""
-        return f"{', '.join(names) or 'the network'}: {self.what}{advice}"
+        return f"{_some(self.layers) or 'the network'}: {self.what}{advice}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class NetworkCheck:
         within_reach: the share of the parameters that pruning can remove; None for Torch-Pruning's graph.
         groups: the number of groups of channels; None for Torch-Pruning's graph.
         unknown: operations that are not known: channels that reach them are left alone. See `register_rule`.
+        whole: the share of the parameters that each tensor outside of layers has of which nothing can be removed, by
+            name: tables of positions, for instance.
     """
 
     problems: list[NetworkProblem]
@@ -52,6 +55,7 @@ class NetworkCheck:
     within_reach: float | None = None
     groups: int | None = None
     unknown: list[str] = field(default_factory=list)
+    whole: dict[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -69,8 +73,18 @@ class NetworkCheck:
         lines += [f"- {problem}." for problem in self.problems[:MOST_LINES]]
         if found > MOST_LINES:
             lines.append(f"- and {found - MOST_LINES} more, in `problems`.")
+        share = sum(self.whole.values())
+        if share > LEAST_SHARE:
+            largest = sorted(self.whole, key=lambda name: -self.whole[name])
+            lines.append(f"Outside of layers and whole: {_some(largest)} ({share:.1%} of the parameters).")
         if self.unknown:
             lines.append(f"Operations without a rule (see register_rule): {', '.join(self.unknown)}.")
         ignored = ", to be ignored" if self.within_reach is None else ""
         lines.append(f"Outputs of the network{ignored}: {', '.join(map(repr, self.outputs)) or 'none'}.")
         return "\n".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = [f"and {len(names) - 3} more"] if len(names) > 4 else []
+    return ", ".join([*map(repr, names[: 3 if more else 4]), *more])

@@ -496,8 +496,7 @@ class ChannelGraph(DependencyGraph):
         """Whether a tensor outside of known layers is a weight, and these are its outputs."""
         if not side.is_tensor or ".parametrizations." in side.name:
             return False
-        made = torch.isin(side.labels, self.channels.made).all()
-        return bool(made) and isinstance(self._tensor(side.name), nn.Parameter)
+        return bool(self.channels.made[side.labels].all()) and isinstance(self._tensor(side.name), nn.Parameter)
 
     def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
         if isinstance(module, CoupledChannels):

@@ -50,7 +50,7 @@ class Channels:
         axes: the labels of each dimension of each parameter, as far as they are not removed.
         order: names of the layers, in the order in which they ran.
         equal_counts: tensors of labels ``[blocks, size]``: each block must lose equally many.
-        made: labels of the outputs of convolutions and matrix products, ``[n]``.
+        made: whether labels are outputs of convolutions and matrix products, ``[labels]`` bool.
         removed: the classes that are removed, ``[labels]`` bool.
         depthwise: names of convolutions of which each group read one channel at first.
     """
@@ -58,7 +58,8 @@ class Channels:
     def __init__(self, traced: Traced):
         self.classes, self.axes, self.order = traced.classes, traced.axes, traced.order
         self._relations, self._numbers, self._factors = traced.relations, traced.numbers, traced.factors
-        self.equal_counts, self.made = traced.equal_counts, traced.made
+        self.equal_counts, self.made = traced.equal_counts, torch.zeros(len(self.classes), dtype=torch.bool)
+        self.made[traced.made] = True
         self._trained, self._filled = traced.trained, traced.filled
         self._by_attribute: dict[Attribute, Relation] = {}
         self.removed = torch.zeros(len(self.classes), dtype=torch.bool)

@@ -187,6 +187,13 @@ def vector_product(following: Following, call: Call) -> None:
     following.set(call.result, rest)
 
 
+@register_rule("_cdist_forward", "_euclidean_dist", "cdist")
+def distances(following: Following, call: Call) -> None:
+    """Distances of all rows of ``[..., m, k]`` from all rows of ``[..., n, k]``: channels of both go together."""
+    one, other = call.inputs
+    following.set(call.result, following.contract(one, other.mT))
+
+
 @register_rule("convolution", "_convolution")
 def convolution(following: Following, call: Call) -> None:
     """A convolution, transposed or not, with any number of groups; the weights may be computed."""
