@@ -94,7 +94,8 @@ def test_following_heads_of_training_mode_leaves_no_trace():
     ChannelGraph().build_dependency(model, IMAGES)
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(tensor, values[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(state, torch.get_rng_state()) and of_python == random.getstate()
+    assert torch.equal(state, torch.get_rng_state())
+    assert of_python == random.getstate()
 
 
 @pytest.mark.parametrize("widths", [(4, 4, 4), (2, 4, 6)])
