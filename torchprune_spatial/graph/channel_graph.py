@@ -127,6 +127,8 @@ class ChannelGraph(DependencyGraph):
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
         traced = self._traced(frozen)
         self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
+        if traced.idle:
+            warnings.warn(_of_idle(traced.idle), stacklevel=2)
         self.channels = Channels(traced)
         stuck = [labels for labels in traced.choices if bool((traced.classes.of(labels) == FROZEN).all())]
         held = set(torch.cat(stuck).tolist()) - {FROZEN} if stuck else set()
@@ -533,6 +535,14 @@ def _rank(side: Side) -> int:
     if isinstance(side.layer, PRODUCERS) and not side.is_depthwise:
         return 0
     return 1 if side.is_tensor else 2
+
+
+def _of_idle(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"layers did not run with these example_inputs: {', '.join(map(repr, names[:3]))}{more}. They stay as they "
+        "are, and may no longer fit what is pruned around them: pass inputs, or a forward_fn, with which they run"
+    )
 
 
 def _same(outputs: Any) -> Any:

@@ -63,11 +63,14 @@ def heads_in_training(model: nn.Module) -> Iterator[None]:
             random.setstate(state)
 
 
-def settle_idle(model: nn.Module, following: Following, axes: Axes, idle: Collection[str]) -> None:
+def settle_idle(model: nn.Module, following: Following, axes: Axes, idle: Collection[str]) -> list[str]:
     """Tie the channels of layers that did not run to those of layers in whose place they run, or freeze them.
 
     In whose place a layer runs is known in lists of modules, as of the experts of a mixture, where one of the same kind
     ran. Dimensions of equal size of the same parameter are tied to each other.
+
+    Returns:
+        The names of layers without a tie.
     """
     left = {key for key in axes if layer_of(key[0]) in idle}
     for path, container in model.named_modules():
@@ -83,10 +86,10 @@ def settle_idle(model: nn.Module, following: Following, axes: Axes, idle: Collec
                     left.discard(key)
     for key in left:
         following.classes.freeze(axes[key], WHY)
+    tied = {layer_of(key[0]) for key in axes.keys() - left}
+    return [name for name in idle if name not in tied]
 
 
 def _axes_below(path: str, axes: Axes) -> dict[tuple[str, int], tuple[str, int]]:
     """The axes of the parameters of a module and of those in it, by their names and dimensions in it."""
-    return {
-        (name.removeprefix(f"{path}."), dim): (name, dim) for name, dim in axes if name.startswith(f"{path}.")
-    }
+    return {(name.removeprefix(f"{path}."), dim): (name, dim) for name, dim in axes if name.startswith(f"{path}.")}

@@ -55,7 +55,7 @@ class Traced:
         order: names of the layers, in the order in which they ran.
         made: labels of the outputs of convolutions and matrix products, ``[n]``.
         choices: labels that could be ``held``, ``[n]`` each.
-        idle: names of layers that did not run.
+        idle: names of layers that did not run, and whose channels stay.
         trained, filled: as in `Known`.
     """
 
@@ -259,7 +259,7 @@ def trace(
                 with heads_in_training(model), contextlib.suppress(Exception):
                     follow()
                     idle, trained = idle_layers(model, following, axes, order), True
-            settle_idle(model, following, axes, idle)
+            idle = settle_idle(model, following, axes, idle)
         elif trained:
             with heads_in_training(model):
                 follow()
