@@ -24,7 +24,7 @@ HEAD = """# Conformance
 {count} real networks with random weights and small images, of which half of each group of channels is removed: by
 Torch-Pruning with its own dependency graph, and by Torch-Pruning with our `ChannelGraph`. Torch-Pruning alone prunes
 {alone}, and {alone_right} of these compute what they should; with our graph it prunes {ours}, and {ours_right} of these
-compute what they should.
+compute what they should. {halved} ({percent} %) lose at least half of their parameters.
 
 {summary}
 
@@ -38,7 +38,7 @@ compute what they should.
   over channels averages over fewer of them. Such networks are equal "with norms counted" if the norms of the pruned
   network count the removed channels as zeros, as those of the masked one do; and "in the masked run" if the norms of
   the masked one leave the removed channels out (`MaskedRun`).
-- **Compression**: parameters before, by parameters after half of each group was removed.
+- **Compression**: parameters before, by parameters after half of each group was removed. "Halves": it is 2 at least.
 - **Seconds**: to build the graph; in brackets, for one forward pass. One thread.
 
 Made on the CPU by `python -m tests.conformance`, with Python {python},
@@ -52,7 +52,7 @@ TAIL = """
 
 ## What is left alone
 
-Of networks of which less than {least} % is in reach: why.
+Of networks that keep more than half of their parameters, or of which less than {least} % is in reach: why.
 
 """
 LEAST = 90
@@ -60,17 +60,19 @@ LEAST = 90
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The page, for the outcomes of the stages by network."""
+    counts = _counts(rows)
     head = HEAD.format(
         count=len(rows),
         summary=_summary(rows),
         python=platform.python_version(),
         versions=", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES),
-        **_counts(rows),
+        percent=100 * counts["halved"] // max(1, len(rows)),
+        **counts,
     )
     reasons = [
         f"- **{_cell(name)}**: {_cell(results.get('left alone') or 'no layer')}"
         for name, results in rows.items()
-        if results.get("reach", 100) < LEAST
+        if results.get("reach", 100) < LEAST or results.get("compression", 1) < 2
     ]
     return head + "\n".join(_row(*row) for row in rows.items()) + TAIL.format(least=LEAST) + "\n".join(reasons) + "\n"
 
@@ -88,13 +90,14 @@ def _counts(rows: dict[str, dict[str, Any]]) -> dict[str, int]:
         "alone_right": sum(right(results.get("torch-pruning masked", "")) for results in alone),
         "ours": len(ours),
         "ours_right": sum(right(results.get("masked", "")) for results in ours),
+        "halved": sum(results.get("compression", 1) >= 2 for results in ours),
     }
 
 
 def _summary(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
-        "| library | networks | Torch-Pruning prunes | and is right | ours prunes | and is right |",
-        "|---|---|---|---|---|---|",
+        "| library | networks | Torch-Pruning prunes | and is right | ours prunes | and is right | and halves |",
+        "|---|---|---|---|---|---|---|",
     ]
     for library in dict.fromkeys(name.split()[0] for name in rows):
         own = {name: results for name, results in rows.items() if name.split()[0] == library}
