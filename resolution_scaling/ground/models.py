@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,14 +18,27 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A context in which a network is in evaluation mode; afterwards, each module has its previous mode."""
+    """A context in which a network is in evaluation mode; afterwards, each module has its previous mode.
+
+    What ``torch.compile`` has compiled runs as it is written, so that hooks and modes see it.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules())
     try:
-        model.eval()
-        yield
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            _evaluate(model)
+            yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _evaluate(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError:  # what `torch.export` makes has one mode, and refuses to be asked
+        for module in model.modules():
+            module.training = False
 
 
 def of_autograd(model: nn.Module, inputs: Any) -> Any:
