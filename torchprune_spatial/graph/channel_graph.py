@@ -17,7 +17,7 @@ from torch_pruning.dependency.node import Node
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.meta import call_on_meta, with_values
 from resolution_scaling.ground.models import evaluating
-from resolution_scaling.ground.put_back import restoring_attributes
+from resolution_scaling.ground.put_back import restoring_attributes, restoring_values
 
 from .attention import head_parts
 from .channels import Channels, Coupled
@@ -358,6 +358,15 @@ class ChannelGraph(DependencyGraph):
                 known=self.channels.known(),
                 customized=self.customized(),
             )
+
+    def followed_with_other_weights(self) -> Traced:
+        """Follow the channels through the model with all parameters changed at random by a tenth."""
+        generator = torch.Generator().manual_seed(0)
+        with restoring_values(self.model.parameters()), torch.no_grad():
+            for parameter in self.model.parameters():
+                if parameter.is_floating_point():
+                    parameter.mul_(0.9 + 0.2 * torch.rand(parameter.shape, generator=generator).to(parameter))
+            return self.followed_again()
 
     def tied_otherwise(self, again: Traced) -> list[str]:
         """The layers whose channels are tied to others than before, when the channels have been followed again."""

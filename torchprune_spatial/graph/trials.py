@@ -10,7 +10,7 @@ import torch
 
 from resolution_scaling.ground.calls import sentence
 
-from .labels.steps import Step, difference
+from .labels.steps import Step, depends_on_values, difference, of_code
 
 WRONG = "removing it changes which channels belong together"
 
@@ -25,6 +25,8 @@ def leave_wrong_groups_alone(graph: Any, steps: list[Step]) -> None:
         graph: the graph.
         steps: what the whole network computes.
     """
+    if depends_on_values(steps):
+        steps = of_code(steps, graph.followed_with_other_weights().steps)
     graph.leave_alone(_impossible(graph))
     for _ in range(ROUNDS):
         names = graph.root_names()

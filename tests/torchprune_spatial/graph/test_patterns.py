@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
+import torchvision
 from torch import nn
 
 from torchprune_spatial import following_channels
@@ -82,6 +83,21 @@ class Distances(nn.Module):
         return ((-torch.cdist(tokens, self.book)).exp() @ self.book).mT.reshape(x.shape)
 
 
+class LargestValue(nn.Module):
+    """A number that is read from a tensor: it changes, but not because of any number of channels."""
+
+    def forward(self, x):
+        return x / float(x.abs().max())
+
+
+class Regions(nn.Module):
+    """A region of each image, as in Mask R-CNN."""
+
+    def forward(self, x):
+        boxes = [torch.tensor([[1.0, 1, 6, 6]], dtype=x.dtype)] * len(x)
+        return torchvision.ops.roi_align(x, boxes, 8)
+
+
 class Recurrent(nn.Module):
     """A convolutional LSTM whose first state is made by ``zeros``.
 
@@ -116,6 +132,8 @@ PATTERNS = {
     "efficient channel attention": (EfficientChannelAttention, 8),
     "windows": (Windows, 4),
     "distances": (Distances, 4),
+    "largest value": (LargestValue, 4),
+    "regions": (Regions, 4),
     **{f"recurrent, {name}": (lambda zeros=zeros: Recurrent(zeros), 4) for name, zeros in STATES.items()},
 }
 

@@ -286,6 +286,16 @@ register_rule("_fft_r2c", "_fft_c2r", "_fft_c2c", "mkldnn_max_pool2d", "_adaptiv
 )
 
 
+@register_rule("torchvision::roi_align", "torchvision::roi_pool")
+def regions(following: Following, call: Call) -> None:
+    """Parts of images at positions that are computed: these stay, the channels pass on."""
+    x, positions = call.inputs[:2]
+    for track in following.get(positions):
+        following.freeze(track, PICKED)
+    tracks = [following.collapse(track, (0, 2, 3), PICKED) for track in following.get(x)]
+    following.set(tensors_in(call.result)[:1], [track for track in tracks if track is not None])
+
+
 @register_rule("view_as_real", "view_as_complex")
 def complex_view(following: Following, call: Call) -> None:
     """Complex numbers as pairs: the pairs have the labels of the numbers."""

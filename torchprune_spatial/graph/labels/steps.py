@@ -7,6 +7,7 @@ take another branch. This shows when the operations of two forward passes are co
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -67,22 +68,40 @@ def base_name(name: str) -> str:
     return name if name.startswith("__") else name.rstrip("_")
 
 
+def depends_on_values(steps: Sequence[Step]) -> bool:
+    """Whether the code looks at values of tensors, so that it may run otherwise with any other weights."""
+    return any(step.name in OF_VALUES for step in steps)
+
+
+def of_code(steps: Sequence[Step], others: Sequence[Step]) -> list[Step]:
+    """The steps without the numbers of operations that have others with other weights: nan stands for them.
+
+    Such numbers can be equal by chance, so that all of an operation are left out.
+
+    Args:
+        steps: what the network computes.
+        others: what it computes with other weights.
+    """
+    counts, other_counts = Counter(steps), Counter(others)
+    of_values = {step.name for step in counts | other_counts if counts[step] != other_counts[step]}
+    return [Step(s.name, (math.nan,) * len(s.values)) if s.name in of_values else s for s in steps]
+
+
 def difference(before: Sequence[Step], after: Sequence[Step], ratios: Sequence[float]) -> str:
     """What is computed otherwise, in words; empty if nothing is.
 
     Args:
-        before, after: the steps of two forward passes.
+        before, after: the steps of two forward passes; numbers that are nan before are not compared.
         ratios: by which numbers may have changed, because weights make up for that.
     """
     allowed = [ratio**power for ratio in (1.0, *ratios) for power in (1, 0.5, -1)]  # attention takes roots
     if [step.name for step in before] != [step.name for step in after]:
-        depends = any(step.name in OF_VALUES for step in before)
-        return "" if depends else "without it, the code runs otherwise"
+        return "" if depends_on_values(before) else "without it, the code runs otherwise"
     for one, other in zip(before, after, strict=True):
         if len(one.values) != len(other.values):
             return "without it, the code runs otherwise"
         for old, new in zip(one.values, other.values, strict=True):
-            same = old == new or (math.isnan(old) and math.isnan(new))
+            same = old == new or math.isnan(old)
             if not same and not any(math.isclose(new, old * ratio, rel_tol=1e-6) for ratio in allowed):
                 return f"the code computes with its number ({one.name} with {old:g}, then {new:g})"
     return ""
