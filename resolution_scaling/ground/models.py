@@ -41,6 +41,20 @@ def _evaluate(model: nn.Module) -> None:
             module.training = False
 
 
+def attribute_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors that modules hold as plain attributes, by name: tables of positions that are no buffers, for instance.
+
+    Left out are those of PyTorch's own layers, and results that autograd knows.
+    """
+    return {
+        f"{path}.{key}".removeprefix("."): value
+        for path, module in model.named_modules()
+        if not type(module).__module__.startswith("torch.nn")
+        for key, value in vars(module).items()
+        if type(value) is torch.Tensor and value.is_leaf and not value.requires_grad
+    }
+
+
 def of_autograd(model: nn.Module, inputs: Any) -> Any:
     """Inputs with which autograd can record a forward pass: copies of tensors that were made in inference mode.
 

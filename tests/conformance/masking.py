@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from resolution_scaling.ground.calls import call_model, tensors_in
+from resolution_scaling.ground.models import attribute_tensors
 
 from .network import Network
 from .norms import CountedNorms
@@ -88,8 +89,11 @@ def compare(network: Network, pruned: nn.Module) -> Comparison:
 
 def mask(original: nn.Module, pruned: nn.Module) -> None:
     """Set to zero what the pruned network has no longer; variances are left, because they are divisors."""
-    left = {**dict(pruned.named_parameters()), **dict(pruned.named_buffers())}
-    for name, tensor in [*original.named_parameters(), *original.named_buffers()]:
+    left, tensors = (
+        {**dict(net.named_parameters()), **dict(net.named_buffers()), **attribute_tensors(net)}
+        for net in (pruned, original)
+    )
+    for name, tensor in tensors.items():
         if name in left and left[name].shape != tensor.shape and not name.endswith("running_var"):
             kept = positions(left[name], tensor.detach(), name)
             values = torch.zeros_like(tensor.data).flatten()

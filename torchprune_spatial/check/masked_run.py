@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from resolution_scaling.ground.calls import Forward, call_model
-from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.models import attribute_tensors, evaluating
 
 from ..graph.channel_graph import ChannelGraph
 from ..graph.labels.classes import FROZEN
@@ -106,8 +106,8 @@ def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 
 def _set_to_zero(model: torch.nn.Module, axes: Axes, gone: torch.Tensor) -> None:
-    """Set the parameters and buffers of a model to zero where one of their labels is gone, ``[labels]`` bool."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    """Set the tensors that the modules of a model hold to zero where one of their labels is gone, ``[labels]`` bool."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers()) | attribute_tensors(model)
     for (name, dim), labels in axes.items():
         tensor = tensors.get(name)
         if tensor is not None:  # not the channels of a customized layer

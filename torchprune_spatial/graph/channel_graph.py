@@ -403,8 +403,8 @@ class ChannelGraph(DependencyGraph):
             groups = len(keep) // tensor.shape[key[1]]
             new = shortened(tensor, key[1], keep, max(1, groups))
             for module, attribute in self._owners[key[0]]:
-                store = module._parameters if attribute in module._parameters else module._buffers
-                store[attribute] = new  # type: ignore[assignment]
+                stores: list[dict[str, Any]] = [module._parameters, module._buffers, vars(module)]
+                next(store for store in stores if attribute in store)[attribute] = new
             self.channels.axes[key] = self.channels.axes[key][keep]
             self._cut_keys.append(key)
         side.labels = side.labels[keep]

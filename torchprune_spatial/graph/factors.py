@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 from torch.overrides import TorchFunctionMode
 
-from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.models import attribute_tensors, evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from .labels.counts import labels_in
@@ -19,7 +19,7 @@ from .labels.sizes import BEFORE, Factor
 from .labels.trace import Traced
 
 Owners = dict[str, list[tuple[nn.Module, str]]]
-"""The modules that hold each parameter or buffer, and their attributes."""
+"""The modules that hold each tensor, and their attributes."""
 
 WHY = "a tensor is multiplied by a power of its number, and no weights can make up for that"
 
@@ -145,16 +145,18 @@ def _scale_rows(module: nn.Module, attribute: str, dim: int, rows: torch.Tensor,
 
 
 def owners_of(model: nn.Module) -> tuple[Owners, dict[str, str]]:
-    """The owners of all parameters and buffers, and the first names of those that have several."""
+    """The owners of all tensors that modules hold, and the first names of those that have several."""
     owners: Owners = {}
     same_name: dict[str, str] = {}
     first_name: dict[int, str] = {}
-    for path, module in model.named_modules():
-        for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None:
-                name = f"{path}.{attribute}" if path else attribute
-                known = first_name.setdefault(id(tensor), name)
-                if known != name:
-                    same_name[name] = known
-                owners.setdefault(known, []).append((module, attribute))
+    for name, tensor in [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+        *attribute_tensors(model).items(),
+    ]:
+        path, _, attribute = name.rpartition(".")
+        known = first_name.setdefault(id(tensor), name)
+        if known != name:
+            same_name[name] = known
+        owners.setdefault(known, []).append((model.get_submodule(path), attribute))
     return owners, same_name

@@ -11,17 +11,20 @@ import torch.nn as nn
 
 from resolution_scaling.ground.files import replacing
 from resolution_scaling.ground.meta import meta_copy
+from resolution_scaling.ground.models import attribute_tensors
 
 FORMAT = 1
 Structure = dict[str, dict[str, Any]]
+Tensors = dict[str, torch.Tensor]
 
 
 def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Save a pruned network in a file for `load_pruned`; ``torch.load(path, weights_only=True)`` reads it too.
 
-    The file holds a dict: ``"format"``, a number; ``"state_dict"``; and ``"structure"``, by the name of each module its
-    public attributes that are numbers, or tuples and lists of numbers, such as ``out_channels`` and ``num_heads``. The
-    file is written as a whole or not at all.
+    The file holds a dict: ``"format"``, a number; ``"state_dict"``; ``"other_tensors"``, those that modules hold
+    outside of it (buffers that are not persistent, and plain attributes); and ``"structure"``, by the name of each
+    module its public attributes that are numbers, or tuples and lists of numbers, such as ``out_channels`` and
+    ``num_heads``. The file is written as a whole or not at all.
 
     Raises:
         OSError: the file cannot be written.
@@ -30,7 +33,9 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         >>> save_pruned(model, "pruned.pt")
         >>> model = load_pruned(ResUNet(width=32), "pruned.pt")  # built as before pruning
     """
-    save_tensors({"format": FORMAT, "state_dict": model.state_dict(), "structure": _structure(model)}, path)
+    state = model.state_dict()
+    others = {name: tensor for name, tensor in _others(model).items() if name not in state}
+    save_tensors({"format": FORMAT, "state_dict": state, "other_tensors": others, "structure": _structure(model)}, path)
 
 
 def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: Any = "cpu") -> nn.Module:
@@ -53,15 +58,15 @@ def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: An
             is then exactly as it was.
         OSError: the file cannot be read.
     """
-    structure, state = _read(path, map_location)
+    structure, state, others = _read(path, map_location)
     (rehearsal,) = meta_copy(model)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*meta parameter.*no-op")
-            _fill(rehearsal, structure, state)
+            _fill(rehearsal, structure, state, others)
     except Exception as error:
         raise ValueError(f"{path} does not fit this {type(model).__name__}: {error}") from error
-    _fill(model, structure, state)
+    _fill(model, structure, state, others)
     return model
 
 
@@ -73,6 +78,11 @@ def save_tensors(content: Any, path: str | os.PathLike[str]) -> None:
     """
     with replacing(path) as partial:
         torch.save(content, partial)
+
+
+def _others(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a model that may be missing in its ``state_dict``."""
+    return dict(model.named_buffers()) | attribute_tensors(model)
 
 
 def _structure(model: nn.Module) -> Structure:
@@ -93,7 +103,7 @@ def _is_number_like(value: Any) -> bool:
     return type(value) in (int, float, bool)
 
 
-def _read(path: str | os.PathLike[str], map_location: Any) -> tuple[Structure, dict[str, torch.Tensor]]:
+def _read(path: str | os.PathLike[str], map_location: Any) -> tuple[Structure, Tensors, Tensors]:
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except OSError:
@@ -106,10 +116,10 @@ def _read(path: str | os.PathLike[str], map_location: Any) -> tuple[Structure, d
         raise ValueError(f"{path} is not a file of save_pruned; a plain state_dict goes into model.load_state_dict")
     if content["format"] != FORMAT:
         raise ValueError(f"{path} has format {content['format']!r}, but this version reads format {FORMAT}: update it")
-    return content["structure"], content["state_dict"]
+    return content["structure"], content["state_dict"], content.get("other_tensors", {})
 
 
-def _fill(model: nn.Module, structure: Structure, state: dict[str, torch.Tensor]) -> None:
+def _fill(model: nn.Module, structure: Structure, state: Tensors, others: Tensors) -> None:
     modules = dict(model.named_modules())
     if different := sorted(modules.keys() ^ structure.keys()):
         where = ", ".join(f"{name!r} is only in the {'model' if name in modules else 'file'}" for name in different[:3])
@@ -118,6 +128,10 @@ def _fill(model: nn.Module, structure: Structure, state: dict[str, torch.Tensor]
         for key, value in structure[name].items():
             if vars(module).get(key) != value:
                 setattr(module, key, value)
+    for path, old in _others(model).items():
+        if path in others and others[path].shape != old.shape:  # else it is what the model has made it
+            owner, _, key = path.rpartition(".")
+            setattr(model.get_submodule(owner), key, others[path].to(old))
     resized: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # old, new, saved
     for path, old in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
         saved = state.get(path)

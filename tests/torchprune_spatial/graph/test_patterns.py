@@ -83,6 +83,17 @@ class Distances(nn.Module):
         return ((-torch.cdist(tokens, self.book)).exp() @ self.book).mT.reshape(x.shape)
 
 
+class PlainTable(nn.Module):
+    """A table that is a plain attribute, as the positions of vit-pytorch's SimpleViT."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.rand(8, 1, 1)
+
+    def forward(self, x):
+        return x + self.table
+
+
 class LargestValue(nn.Module):
     """A number that is read from a tensor: it changes, but not because of any number of channels."""
 
@@ -132,6 +143,7 @@ PATTERNS = {
     "efficient channel attention": (EfficientChannelAttention, 8),
     "windows": (Windows, 4),
     "distances": (Distances, 4),
+    "plain table": (PlainTable, 4),
     "largest value": (LargestValue, 4),
     "regions": (Regions, 4),
     **{f"recurrent, {name}": (lambda zeros=zeros: Recurrent(zeros), 4) for name, zeros in STATES.items()},

@@ -88,6 +88,28 @@ def test_every_kind_of_layer(tmp_path):
     assert_same(model, small, EXAMPLE)
 
 
+class Tables(nn.Module):
+    """Tables that no ``state_dict`` holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 3, 1)
+        self.plain = torch.randn(8, 1, 1)
+        self.register_buffer("buffer", torch.randn(8, 1, 1), persistent=False)
+
+    def forward(self, x):
+        return self.last(self.first(x) * self.buffer + self.plain)
+
+
+def test_tensors_outside_of_the_state_dict(tmp_path):
+    fresh = Tables()
+    model = copy.deepcopy(fresh)
+    prune_to(model, EXAMPLE, tp.importance.GroupMagnitudeImportance(), compression=2)
+    assert model.plain.shape == model.buffer.shape == (model.first.out_channels, 1, 1)
+    save_pruned(model, tmp_path / "tables.pt")
+    assert_same(load_pruned(fresh, tmp_path / "tables.pt"), model, EXAMPLE)
+
+
 @settings(max_examples=25)
 @given(model=networks)
 def test_random_networks(model):
@@ -122,7 +144,7 @@ def test_attention(tmp_path):
 def test_the_file_holds_numbers_only(tmp_path):
     save_pruned(prune(plain_net()), tmp_path / "model.pt")
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert content.keys() == {"format", "state_dict", "structure"}
+    assert content.keys() == {"format", "state_dict", "other_tensors", "structure"}
     assert content["structure"]["3"]["in_channels"] == 3
     assert content["structure"]["3"]["kernel_size"] == (3, 3)
     assert "training" not in content["structure"][""]

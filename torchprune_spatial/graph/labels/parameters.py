@@ -1,15 +1,17 @@
-"""The first labels: those of parameters and buffers."""
+"""The first labels: those of parameters, buffers and other tensors that modules hold."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn as nn
 
+from resolution_scaling.ground.models import attribute_tensors
+
 from .following import Following
 from .storages import storage_key
 
 Axes = dict[tuple[str, int], torch.Tensor]
-"""The labels of parameters and buffers: ``(name, dimension)`` -> ``[size]``."""
+"""The labels of parameters, buffers and other tensors: ``(name, dimension)`` -> ``[size]``."""
 
 
 WEIGHTS = ("weight", "weight_v", "weight_g", "weight_orig", "original", "original0", "original1")
@@ -17,10 +19,10 @@ WEIGHTS = ("weight", "weight_v", "weight_g", "weight_orig", "original", "origina
 
 
 def label_parameters(model: nn.Module, following: Following, known: Axes | None) -> Axes:
-    """Give each parameter and buffer its labels: one for each index of each dimension, kernels left out."""
+    """Give each tensor that modules hold its labels: one for each index of each dimension, kernels left out."""
     axes: Axes = {}
     seen: set[int] = set()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers(), *attribute_tensors(model).items()]:
         if id(tensor) in seen or not has_storage(tensor) or tensor.dim() == 0:
             continue
         if not (tensor.is_floating_point() or tensor.is_complex()):
