@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 
 from resolution_scaling.ground.models import evaluating
+from resolution_scaling.ground.put_back import restoring_values
 
 from .following import Following
 from .parameters import Axes, has_storage, layer_of
@@ -47,11 +48,11 @@ def asks_for_training(model: nn.Module) -> bool:
 def heads_in_training(model: nn.Module) -> Iterator[None]:
     """Inside, modules that hold others are in training mode: they may run heads that they do not run otherwise.
 
-    Norms and dropouts of PyTorch stay in evaluation mode. What is drawn at random is always the same, and drawing it
-    leaves no trace.
+    Norms and dropouts of PyTorch stay in evaluation mode. What is drawn at random is always the same. Neither that nor
+    what is learned, such as a code book, leaves a trace.
     """
-    state = random.getstate()
-    with evaluating(model), torch.random.fork_rng(range(torch.cuda.device_count())):
+    state, tensors = random.getstate(), (*model.parameters(), *model.buffers())
+    with evaluating(model), restoring_values(tensors), torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(0)
         random.seed(0)
         for module in model.modules():
