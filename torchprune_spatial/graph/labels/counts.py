@@ -55,12 +55,14 @@ class AsValue:
         terms: the count.
         value: what it was.
         code: the function that used it.
+        line: its line of code.
         explained: whether it was seen to be no more than a factor of a tensor.
     """
 
     terms: Terms
     value: int
     code: Any
+    line: str
     explained: bool = False
 
 
@@ -225,7 +227,7 @@ class Count(int):
 
     def __int__(self) -> int:
         if self._is_asked():
-            self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code()))
+            self.numbers.as_integers.append(AsValue(self.terms, plain(self), calling_code(), calling_line()))
         return int.__int__(self)
 
     def __eq__(self, other: Any) -> Any:
@@ -260,7 +262,7 @@ class Count(int):
         found = operation(plain(self), plain(other) if isinstance(other, Count) else other)
         if isinstance(found, int) and self._is_asked():
             count, operand = (self - other, 0) if isinstance(other, Count) else (self, other)
-            self.numbers.conditions.append(Condition(count.terms, operation, operand, found, _calling_line()))
+            self.numbers.conditions.append(Condition(count.terms, operation, operand, found, calling_line()))
         return found
 
     def _divisor(self, other: Any) -> Any:
@@ -289,7 +291,7 @@ class Count(int):
 
     def _note_value(self) -> None:
         if self.numbers.following:
-            self.numbers.as_values.append(AsValue(self.terms, plain(self), calling_code()))
+            self.numbers.as_values.append(AsValue(self.terms, plain(self), calling_code(), calling_line()))
 
 
 _HERE = os.path.dirname(__file__)
@@ -317,7 +319,7 @@ def calling_code() -> Any:
     return frame and frame.f_code
 
 
-def _calling_line() -> str:
+def calling_line() -> str:
     """Its line, as ``"file.py:12"``; empty if there is none."""
     frame = _calling_frame()
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""

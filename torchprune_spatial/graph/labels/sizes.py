@@ -16,7 +16,7 @@ import torch.nn as nn
 from torch.overrides import TorchFunctionMode
 
 from .classes import varying
-from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code
+from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code, calling_line
 from .following import Following
 from .parameters import Axes
 
@@ -358,7 +358,7 @@ class Sizes(TorchFunctionMode):
         if self.factor(tensor, used.terms, power):
             used.explained = True
         else:
-            self.numbers.as_values.append(AsValue(used.terms, used.value, code))
+            self.numbers.as_values.append(AsValue(used.terms, used.value, code, calling_line()))
 
     def factor(self, tensor: torch.Tensor, terms: Terms, power: float) -> bool:
         """Note that a tensor is multiplied by a power of a count; False if no weights can make up for its change."""

@@ -268,7 +268,7 @@ def trace(
         if not used.explained:
             sizes.numbers.fix(used.terms)
             for labels in labels_in(used.terms):
-                following.classes.freeze(labels, "the code computes with its number")
+                following.classes.freeze(labels, f"the code computes with its number ({used.line})")
     return Traced(
         following.classes,
         axes,
