@@ -14,8 +14,8 @@ import torch.nn as nn
 from .attention import scales_queries
 from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
-from .labels.counts import Attribute, Condition, Labels, Terms, Variable, labels_in
 from .labels.moves import Moves, linear
+from .labels.notes import Attribute, Condition, Labels, Terms, Variable, labels_in
 from .labels.sizes import Relation
 from .labels.trace import Known, Traced
 

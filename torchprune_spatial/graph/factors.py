@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from resolution_scaling.ground.models import attribute_tensors, evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
-from .labels.counts import labels_in
 from .labels.following import tensors_in
+from .labels.notes import labels_in
 from .labels.parameters import Axes
 from .labels.sizes import BEFORE, Factor
 from .labels.trace import Traced

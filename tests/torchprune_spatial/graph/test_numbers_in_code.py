@@ -58,6 +58,12 @@ CODE = {
     ),
     "one of several": lambda net, y: net.second(y * (2 if y.shape[1] in (4, WIDTH) else 1)),
     "non-zero difference": lambda net, y: net.second(y * (2 if y.shape[1] - WIDTH // 2 else 1)),
+    "quotient": lambda net, y: net.second(torch.sigmoid(y * (y.shape[1] / 3.0))),
+    "root of a quotient": lambda net, y: net.second(torch.sigmoid(y * math.sqrt(y.shape[1] / 2))),
+    "quotient in a tensor": lambda net, y: net.second(torch.sigmoid(y * torch.tensor(y.shape[1] / 2))),
+    "compared quotient": lambda net, y: net.second(torch.sigmoid(y) if y.shape[1] / 2 > WIDTH / 2 - 2 else y),
+    "equal quotient": lambda net, y: net.second(torch.sigmoid(y) if y.shape[1] / 3 == WIDTH / 3 else y),
+    "rounded quotient": lambda net, y: net.second(torch.sigmoid(y * round(y.shape[1] / 10))),
     "mean": lambda net, y: net.second(y - y.mean(1, keepdim=True)),
 }
 
@@ -217,3 +223,13 @@ def test_difference_of_steps():
     assert "otherwise" in difference(before, before[:1], [])
     depends = [Step("nonzero", ())]
     assert difference([*before, *depends], depends, []) == ""
+
+
+def test_a_quotient_that_is_only_compared_leaves_room():
+    """As in diffusers' CogVideoX, which asks how much memory it needs."""
+
+    def code(net, y):
+        return net.second(y if y.shape[1] * y.shape[2] * 2 / 1024**3 > 2 else y.sigmoid())
+
+    graph = ChannelGraph().build_dependency(Network(code), torch.rand(1, 3, 6, 6))
+    assert graph.left_alone == {"last": "an output of the network"}

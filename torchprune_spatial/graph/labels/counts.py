@@ -1,114 +1,18 @@
-"""Numbers of channels in the code of a network: integers that remember which labels, or which attribute, they count."""
+"""Numbers of channels in the code of a network: numbers that remember which labels, or which attribute, they count."""
 
 from __future__ import annotations
 
 import inspect
 import operator
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-import torch
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A number that a module holds.
-
-    Attributes:
-        module: name of the module.
-        name: name of the attribute.
-        position: position in the attribute, if that is a list or tuple; -1 if it is a number.
-    """
-
-    module: str
-    name: str
-    position: int = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """The number of labels in a row: the size of a dimension.
-
-    Attributes:
-        labels: ``[size]``.
-    """
-
-    labels: torch.Tensor
-
-
-Variable = Attribute | Labels
-Terms = dict[tuple[Variable, ...], Fraction]
-"""A polynomial: products of variables, with their factors. The empty product is the constant."""
+from .notes import AsValue, Attribute, Condition, Labels, Numbers, Terms, labels_in
 
 MOST_FACTORS = 4
 """Of products of more variables, only the value is known."""
-
-
-@dataclass(eq=False)
-class AsValue:
-    """A use of a count as a value, as in ``dim ** -0.5``.
-
-    Attributes:
-        terms: the count.
-        value: what it was.
-        code: the function that used it.
-        line: its line of code.
-        explained: whether it was seen to be no more than a factor of a tensor.
-    """
-
-    terms: Terms
-    value: int
-    code: Any
-    line: str
-    explained: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """What the code has found out about a count, as in ``if x.shape[1] != y.shape[1]``: it must stay so.
-
-    Attributes:
-        terms: the count.
-        operation, operand: what the code has computed of it.
-        found: what came out.
-        line: the line of code.
-    """
-
-    terms: Terms
-    operation: Callable[[Any, Any], Any]
-    operand: Any
-    found: Any
-    line: str
-
-
-@dataclass
-class Numbers:
-    """What is noted about the counts of a forward pass.
-
-    Attributes:
-        following: whether counts are followed now; afterwards they compute like plain integers.
-        fixed: attributes that must keep their value: something else depends on it.
-        as_values: uses of counts as values.
-        as_integers: counts that became plain integers, by ``int(count)``.
-        equal: terms that must stay zero: the code has compared counts, and found them equal.
-        conditions: what else the code has found out about counts.
-        values: the values of all attributes that are counts.
-    """
-
-    following: bool = True
-    fixed: set[Attribute] = field(default_factory=set)
-    as_values: list[AsValue] = field(default_factory=list)
-    as_integers: list[AsValue] = field(default_factory=list)
-    equal: list[Terms] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
-    values: dict[Attribute, int] = field(default_factory=dict)
-
-    def fix(self, terms: Mapping[tuple[Variable, ...], Fraction]) -> None:
-        """Note that the attributes in some terms must keep their values."""
-        self.fixed.update(variable for product in terms for variable in product if isinstance(variable, Attribute))
 
 
 class Count(int):
@@ -213,7 +117,10 @@ class Count(int):
         return self // other, self % other
 
     def __truediv__(self, other: Any) -> Any:
-        return self._as_value(int.__truediv__, other)
+        if type(other) not in (int, float) or not other or not self.numbers.following:
+            return self._as_value(int.__truediv__, other)
+        terms = {product: factor / Fraction(other) for product, factor in self.terms.items()}
+        return Quotient(plain(self) / other, terms, self.numbers)
 
     def __rtruediv__(self, other: Any) -> Any:
         return self._as_value(int.__rtruediv__, other)
@@ -274,11 +181,7 @@ class Count(int):
         return plain(other) if isinstance(other, int) else other
 
     def _is_asked(self) -> bool:
-        """Whether it is the network's code that uses the count."""
-        frame: Any = inspect.currentframe()
-        while frame.f_code.co_filename == __file__:
-            frame = frame.f_back
-        return self.numbers.following and not frame.f_code.co_filename.startswith(_HERE)
+        return _is_asked(self.numbers)
 
     def _as_value(self, compute: Callable[[int, Any], Any], other: Any) -> Any:
         self._note_value()
@@ -292,6 +195,76 @@ class Count(int):
     def _note_value(self) -> None:
         if self.numbers.following:
             self.numbers.as_values.append(AsValue(self.terms, plain(self), calling_code(), calling_line()))
+
+
+class Quotient(float):
+    """A count that is divided by a number. Comparisons of it must stay what they are; it is a value in any other use.
+
+    Attributes:
+        terms: the polynomial.
+        numbers: where uses are noted.
+    """
+
+    terms: Terms
+    numbers: Numbers
+
+    def __new__(cls, value: float, terms: Terms, numbers: Numbers) -> Quotient:
+        """Make a quotient."""
+        quotient = super().__new__(cls, value)
+        quotient.terms, quotient.numbers = terms, numbers
+        return quotient
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (self.value(),)
+
+    def value(self) -> float:
+        """The plain number; it is noted that it is used as a value."""
+        value = float.__add__(self, 0.0)
+        if self.numbers.following:
+            self.numbers.as_values.append(AsValue(self.terms, value, calling_code(), calling_line()))
+        return value
+
+    def _noted(self, operation: Callable[[Any, Any], Any], other: Any) -> Any:
+        if isinstance(other, (Count, Quotient)):
+            return operation(self.value(), float(other))
+        found = operation(self, other)
+        if isinstance(found, bool) and _is_asked(self.numbers):
+            self.numbers.conditions.append(Condition(self.terms, operation, other, found, calling_line()))
+        return found
+
+    __hash__ = float.__hash__
+
+
+def _as_value(name: str) -> Callable[..., Any]:
+    def compute(self: Quotient, *others: Any) -> Any:
+        return getattr(self.value(), name)(*others)
+
+    return compute
+
+
+def _as_condition(name: str) -> Callable[..., Any]:
+    def compare(value: Any, other: Any) -> Any:
+        return getattr(float(Fraction(value)), name)(other)
+
+    return lambda self, other: self._noted(compare, other)
+
+
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Quotient, f"__{_name}__", _as_condition(f"__{_name}__"))
+for _name in (
+    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod"),
+    *("pow", "rpow", "divmod", "rdivmod", "neg", "pos", "abs", "round", "trunc", "floor", "ceil", "int", "float"),
+    *("bool", "str", "repr", "format"),
+):
+    setattr(Quotient, f"__{_name}__", _as_value(f"__{_name}__"))
+
+
+def _is_asked(numbers: Numbers) -> bool:
+    """Whether it is the network's code that uses a number."""
+    frame: Any = inspect.currentframe()
+    while frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return numbers.following and not frame.f_code.co_filename.startswith(_HERE)
 
 
 _HERE = os.path.dirname(__file__)
@@ -323,8 +296,3 @@ def calling_line() -> str:
     """Its line, as ``"file.py:12"``; empty if there is none."""
     frame = _calling_frame()
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""
-
-
-def labels_in(terms: Mapping[tuple[Variable, ...], Fraction]) -> list[torch.Tensor]:
-    """The labels whose numbers are in some terms."""
-    return [variable.labels for product in terms for variable in product if isinstance(variable, Labels)]

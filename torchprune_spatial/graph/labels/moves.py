@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .classes import FROZEN, LabelClasses
-from .counts import Attribute, Labels, Numbers, Terms
+from .notes import Attribute, Labels, Numbers, Terms
 from .sizes import Relation
 
 Row = Counter[int | Attribute]

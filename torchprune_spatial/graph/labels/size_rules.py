@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves
 
-from .counts import Count, Labels, Terms
+from .counts import Count, Quotient
+from .notes import Labels, Terms
 from .sizes import BEFORE, FILLING, LITERAL, WATCHED, Sizes, Watch
 
 
@@ -154,7 +155,7 @@ def _roll(sizes: Sizes, result: Any, x: torch.Tensor, /, shifts: Any, dims: Any 
 @_watch(torch.tensor, torch.as_tensor, torch.scalar_tensor)
 def _values(sizes: Sizes, result: Any, data: Any, *_: Any, **__: Any) -> Any:
     for count in tree_leaves(data):
-        if isinstance(count, Count):
+        if isinstance(count, (Count, Quotient)):
             float(count)  # it is used as a value
     return result
 

@@ -16,8 +16,9 @@ import torch.nn as nn
 from torch.overrides import TorchFunctionMode
 
 from .classes import varying
-from .counts import AsValue, Attribute, Count, Labels, Numbers, Terms, calling_code, calling_line
+from .counts import Count, Quotient, calling_code, calling_line
 from .following import Following
+from .notes import AsValue, Attribute, Labels, Numbers, Terms
 from .parameters import Axes
 
 LITERAL = "the code has a number for it"
@@ -115,6 +116,9 @@ class Sizes(TorchFunctionMode):
         if function in BEFORE:
             self._place += 1
             BEFORE[function](self, *first, **named)
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Quotient):
+                value.value()
         followed, self.numbers.following = self.numbers.following, False  # what PyTorch computes demands nothing
         try:
             result = function(*args, **kwargs)

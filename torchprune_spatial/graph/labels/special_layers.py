@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from .counts import Attribute, Terms
 from .following import Following, tensors_in
+from .notes import Attribute, Terms
 from .parameters import Axes, has_storage
 from .sizes import Factor, Relation, Sizes
 

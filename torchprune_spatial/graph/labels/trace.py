@@ -19,9 +19,9 @@ from resolution_scaling.ground.put_back import restoring_attributes
 
 from . import moving_rules, size_rules  # noqa: F401  (they register their rules)
 from .classes import FROZEN, LabelClasses
-from .counts import Numbers, labels_in
 from .following import Following, tensors_in
 from .idle import asks_for_training, heads_in_training, idle_layers, settle_idle
+from .notes import Numbers, labels_in
 from .parameters import Axes, has_storage, label_parameters
 from .rules import Call, rule_for
 from .sizes import FILLING, WATCHED, Factor, Relation, Sizes
