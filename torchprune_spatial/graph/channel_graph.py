@@ -16,7 +16,6 @@ from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.meta import call_on_meta, with_values
-from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.put_back import restoring_attributes, restoring_values
 
 from .attention import head_parts
@@ -26,8 +25,9 @@ from .labels.classes import FROZEN
 from .labels.trace import Traced, trace
 from .options import check_layers
 from .private_names import group_item, name_modules, record
-from .removal import ChannelDependency, ChannelGroup, shortened
-from .sides import COUNTED, PRUNERS, CoupledChannels, Key, Side, TensorAxis, fit_numbers, reads_one_channel, sides_of
+from .removal import ChannelDependency, ChannelGroup
+from .side_table import SideTable
+from .sides import COUNTED, PRUNERS, CoupledChannels, Side, TensorAxis, reads_one_channel
 from .stand_ins import StandIn, with_stand_ins
 from .trials import leave_wrong_groups_alone
 
@@ -169,7 +169,7 @@ class ChannelGraph(DependencyGraph):
         """
         groups = []
         for parts in head_parts(self.model, num_heads):
-            labels = [self._out_sides[layer].labels.chunk(count)[i] for layer, i, count in parts]
+            labels = [self._table.outputs[layer].labels.chunk(count)[i] for layer, i, count in parts]
             groups += [labels] if len({len(part) for part in labels}) == 1 else []
         self.channels.couple(groups)
         self._set_roots()
@@ -232,7 +232,7 @@ class ChannelGraph(DependencyGraph):
             if coupled is not None:
                 handler, count = COUPLED, len(coupled.classes)
             else:
-                side = self._out_sides[root]
+                side = self._table.outputs[root]
                 handler, count = side.handler, len(side.labels)
             if count < 2:
                 continue
@@ -240,7 +240,7 @@ class ChannelGraph(DependencyGraph):
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
             makers &= self.module2node.keys()  # not the stand-ins
             tensors = [maker.name for maker in makers if isinstance(maker, TensorAxis)]
-            owners = {module for name in tensors for module, _ in self._owners.get(name, ())}
+            owners = {module for name in tensors for module, _ in self._table.owners.get(name, ())}
             if (makers | owners) & ignored:
                 continue
             if makers & self._weights or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
@@ -303,7 +303,7 @@ class ChannelGraph(DependencyGraph):
 
     def producers(self, reader: nn.Module) -> list[nn.Module]:
         """The layers that produce the channels that a layer reads."""
-        side = self._in_sides.get(reader)
+        side = self._table.inputs.get(reader)
         if side is None:
             return []
         classes = self.channels.classes.of(side.labels)
@@ -327,7 +327,7 @@ class ChannelGraph(DependencyGraph):
         root = self.named_root(name)
         if root in self._coupled:
             return self._coupled[root].blocks
-        return self.channels.classes.of(self._out_sides[root].labels)[None]
+        return self.channels.classes.of(self._table.outputs[root].labels)[None]
 
     def part_of(self, name: str, positions: torch.Tensor) -> ChannelGroup:
         """The group of the channels of a root at the same positions of each block."""
@@ -343,7 +343,7 @@ class ChannelGraph(DependencyGraph):
         """
         for name, why in reasons.items():
             root = self.named_root(name)
-            labels = self._coupled[root].classes if root in self._coupled else self._out_sides[root].labels
+            labels = self._coupled[root].classes if root in self._coupled else self._table.outputs[root].labels
             self.channels.classes.freeze(labels, why)
         self.channels.forget_frozen()
         self._set_roots()
@@ -381,47 +381,13 @@ class ChannelGraph(DependencyGraph):
     @torch.no_grad()
     def cut(self, side: Side, idxs: Sequence[int]) -> None:
         """Remove channels of a side from its tensors."""
-        keep = torch.ones(len(side.labels), dtype=torch.bool)
-        keep[torch.as_tensor(list(idxs), dtype=torch.long)] = False
-        if isinstance(side.layer, (TensorAxis, CoupledChannels)):
-            side.layer.size = int(keep.sum())
-        if not side.keys and not isinstance(side.layer, CoupledChannels):  # a customized layer
-            side.handler(side.layer, list(idxs))
-            key = (f"{side.name}.{'out' if side.is_output else 'in'}", 0)
-            side.labels = self.channels.axes[key] = side.labels[keep]
-            return
-        for key in side.keys:
-            if self._owner[key] is not side or len(self.channels.axes[key]) != len(keep):
-                continue
-            if (
-                side.is_depthwise and len(keep) != self._tensor(key[0]).shape[key[1]]
-            ):  # whole groups go: with their input channels
-                self.channels.axes[key] = self.channels.axes[key][keep]
-                self._cut_keys.append(key)
-                continue
-            tensor = self._tensor(key[0])
-            groups = len(keep) // tensor.shape[key[1]]
-            new = shortened(tensor, key[1], keep, max(1, groups))
-            for module, attribute in self._owners[key[0]]:
-                stores: list[dict[str, Any]] = [module._parameters, module._buffers, vars(module)]
-                next(store for store in stores if attribute in store)[attribute] = new
-            self.channels.axes[key] = self.channels.axes[key][keep]
-            self._cut_keys.append(key)
-        side.labels = side.labels[keep]
-
-    def _tensor(self, name: str) -> Any:
-        """A parameter or buffer as it is now."""
-        return getattr(*self._owners[name][0])
+        self._table.cut(side, idxs, self.channels.axes)
 
     @torch.inference_mode(False)
     def finish(self, classes: torch.Tensor) -> None:
         """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
-        self.channels.remove(classes, self.model, self._owners)
-        for key in self._cut_keys:
-            for side in self._sides_of[key]:
-                side.labels = self.channels.axes[side.keys[0]]
-                fit_numbers(side)
-        self._cut_keys.clear()
+        self.channels.remove(classes, self.model, self._table.owners)
+        self._table.fit(self.channels.axes)
         for root, coupled in self._coupled.items():
             root.size = len(coupled.classes)  # type: ignore[assignment]
             self.out_channel_groups[root] = max(1, len(coupled.blocks))
@@ -430,20 +396,15 @@ class ChannelGraph(DependencyGraph):
     def trying(self) -> Iterator[None]:
         """A context after which the model and the graph are as before."""
         channels, history = self.channels, list(self.pruning_history())
-        labels = [side.labels for side in self.sides]
-        with restoring_attributes(self.model):
-            self.channels = copy.deepcopy(channels)
-            self._set_roots()
-            try:
-                yield
-            finally:
-                self.channels = channels
-                record(self, history)
-                for side, before in zip(self.sides, labels, strict=True):
-                    side.labels = before
-                    if isinstance(side.layer, TensorAxis):
-                        side.layer.size = len(before)
+        try:
+            with restoring_attributes(self.model), self._table.restoring_labels():
+                self.channels = copy.deepcopy(channels)
                 self._set_roots()
+                yield
+        finally:
+            self.channels = channels
+            record(self, history)
+            self._set_roots()
 
     # ---- making
 
@@ -455,28 +416,9 @@ class ChannelGraph(DependencyGraph):
 
     def _bind(self) -> None:
         """Find the sides of the model's layers, and the roots of the groups."""
-        self._owners, same_name = owners_of(self.model)
-        with evaluating(self.model):  # in training mode, reading a spectral norm's weight changes its vectors
-            self.sides = sides_of(self, self.channels.axes, same_name, self._tensor, self.channels.depthwise)
-        order = {name: i for i, name in enumerate(self.channels.order)}
-        self.sides.sort(key=lambda side: order.get(side.name, order.get(side.name.rpartition(".")[0], len(order))))
-        self._owner: dict[Key, Side] = {}
-        self._sides_of: dict[Key, list[Side]] = {}
-        for side in self.sides:
-            for key in side.keys:
-                self._owner.setdefault(key, side)
-                self._sides_of.setdefault(key, []).append(side)
-        self._cut_keys: list[Key] = []
-        self._labels = torch.cat([side.labels for side in self.sides] or [torch.zeros(0, dtype=torch.long)])
-        sizes = torch.tensor([len(side.labels) for side in self.sides], dtype=torch.long)
-        self._order: tuple[int, torch.Tensor, torch.Tensor] | None = None  # the sides by the classes of their labels
-        self._label_sides = torch.arange(len(self.sides)).repeat_interleave(sizes)
-        self.module2node = {side.layer: Node(side.layer, None, side.name) for side in self.sides}
-        self._out_sides = {side.layer: side for side in self.sides if side.is_output}
-        self._in_sides = {side.layer: side for side in self.sides if not side.is_output}
-        self._names: dict[nn.Module, str] = {
-            side.layer: side.name for side in self.sides if not isinstance(side.layer, TensorAxis)
-        }
+        self._table = SideTable(self, self.channels)
+        self.sides, self.module2node = self._table.sides, self._table.nodes
+        self._names: dict[nn.Module, str] = {side.layer: side.name for side in self.sides if not side.is_tensor}
         self._coupled: dict[nn.Module, Coupled] = {}
         self._set_roots()
 
@@ -485,7 +427,7 @@ class ChannelGraph(DependencyGraph):
         by_name = {name: module for module, name in self._names.items()}
         self._roots: list[nn.Module] = []
         coupled: dict[nn.Module, Coupled] = {}
-        sides = [side for side in reversed(self._out_sides.values()) if side.keys]
+        sides = [side for side in reversed(self._table.outputs.values()) if side.keys]
         sides = [side for side in sides if not side.is_tensor or self._is_made(side)]
         self._weights = {side.layer for side in sides if side.is_tensor}  # outside of known layers
         sides.sort(key=_rank)
@@ -507,27 +449,19 @@ class ChannelGraph(DependencyGraph):
         """Whether a tensor outside of known layers is a weight, and these are its outputs."""
         if not side.is_tensor or ".parametrizations." in side.name:
             return False
-        return bool(self.channels.made[side.labels].all()) and isinstance(self._tensor(side.name), nn.Parameter)
+        return bool(self.channels.made[side.labels].all()) and isinstance(self._table.tensor(side.name), nn.Parameter)
 
     def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
         if isinstance(module, CoupledChannels):
             return Side(module, True, COUPLED, self._coupled[module].classes, [], self._names[module])
-        sides = self._out_sides if self.is_out_channel_pruning_fn(pruning_fn) else self._in_sides
-        side = sides.get(module) or self._out_sides.get(module)
+        sides = self._table.outputs if self.is_out_channel_pruning_fn(pruning_fn) else self._table.inputs
+        side = sides.get(module) or self._table.outputs.get(module)
         if side is None:
             raise ValueError(f"{self._names.get(module, module)} has no channels on this side that can be removed")
         return side
 
     def _sides_with(self, classes: torch.Tensor) -> list[Side]:
-        """The sides that have channels of some classes."""
-        if self._order is None or self._order[0] != self.channels.classes.unions:
-            by_class, order = self.channels.classes.of(self._labels).sort(stable=True)
-            self._order = self.channels.classes.unions, by_class, self._label_sides[order]
-        _, by_class, side_of = self._order
-        start, stop = torch.searchsorted(by_class, classes), torch.searchsorted(by_class, classes, right=True)
-        places = torch.arange(int((stop - start).sum()))  # from each start to its stop, one after the other
-        places += (start - (stop - start).cumsum(0) + (stop - start)).repeat_interleave(stop - start)
-        return [self.sides[i] for i in side_of[places].unique().tolist()]
+        return self._table.having(classes, self.channels.classes)
 
     def customized(self) -> dict[nn.Module, bool]:
         """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""
