@@ -15,8 +15,7 @@ from .attention import scales_queries
 from .factors import Owners, scale_weights
 from .labels.classes import FROZEN
 from .labels.moves import Moves, linear
-from .labels.notes import Attribute, Condition, Labels, Terms, Variable, labels_in
-from .labels.sizes import Relation
+from .labels.notes import Attribute, Condition, Labels, Relation, Terms, Variable, labels_in
 from .labels.trace import Known, Traced
 
 TIED = "it is tied to channels that cannot be removed"

@@ -13,9 +13,9 @@ from resolution_scaling.ground.models import attribute_tensors, evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
 from .labels.following import tensors_in
-from .labels.notes import labels_in
+from .labels.notes import Factor, labels_in
 from .labels.parameters import Axes
-from .labels.sizes import BEFORE, Factor
+from .labels.sizes import BEFORE
 from .labels.trace import Traced
 
 Owners = dict[str, list[tuple[nn.Module, str]]]

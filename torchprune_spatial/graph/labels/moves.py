@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from .classes import FROZEN, LabelClasses
-from .notes import Attribute, Labels, Numbers, Terms
-from .sizes import Relation
+from .notes import Attribute, Labels, Numbers, Relation, Terms
 
 Row = Counter[int | Attribute]
 """An equation: the sum of factors times what is lost of each class (or attribute) is zero."""

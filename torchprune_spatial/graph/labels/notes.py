@@ -78,6 +78,40 @@ class Condition:
     line: str
 
 
+@dataclass(frozen=True)
+class Relation:
+    """The labels must lose as many as the terms that the code has for their number.
+
+    Attributes:
+        labels: ``[size]``; or ``[blocks, size]``, of which each block that is not removed as a whole is meant.
+        terms: what the code computes the size from.
+    """
+
+    labels: torch.Tensor
+    terms: Terms
+
+
+@dataclass(eq=False)
+class Factor:
+    """A factor of a tensor that is a power of a count, such as the scale of attention.
+
+    Attributes:
+        makers: labels of the weights of which the tensor is a linear function, ``[n]``.
+        candidates: what else may take their place: the makers of what the tensor is multiplied with.
+        places: positions of the calls in which the tensor is multiplied, among all calls of functions in `BEFORE`.
+        terms: the count.
+        power: the power.
+        module: the name of the module whose code it is.
+    """
+
+    makers: torch.Tensor
+    candidates: list[torch.Tensor]
+    places: list[int]
+    terms: Terms
+    power: float
+    module: str
+
+
 @dataclass
 class Numbers:
     """What is noted about the counts of a forward pass.

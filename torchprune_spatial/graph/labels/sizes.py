@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -18,54 +16,9 @@ from torch.overrides import TorchFunctionMode
 from .classes import varying
 from .counts import Count, Quotient, calling_code, calling_line
 from .following import Following
-from .notes import AsValue, Attribute, Labels, Numbers, Terms
-from .parameters import Axes
+from .notes import AsValue, Factor, Labels, Numbers, Relation, Terms
 
 LITERAL = "the code has a number for it"
-WITH_SIZE = ("normalized_shape",)
-"""Attributes of PyTorch's own layers that are followed; those of other modules are all followed."""
-
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.Embedding)
-OF_WEIGHT = {
-    **dict.fromkeys(("out_channels", "out_features", "num_features", "num_channels"), 0),
-    **dict.fromkeys(("in_channels", "in_features", "embedding_dim"), 1),
-}
-"""Attributes of `LAYERS`, and the dimension of the weight that they count."""
-
-
-@dataclass(frozen=True)
-class Relation:
-    """The labels must lose as many as the terms that the code has for their number.
-
-    Attributes:
-        labels: ``[size]``; or ``[blocks, size]``, of which each block that is not removed as a whole is meant.
-        terms: what the code computes the size from.
-    """
-
-    labels: torch.Tensor
-    terms: Terms
-
-
-@dataclass(eq=False)
-class Factor:
-    """A factor of a tensor that is a power of a count, such as the scale of attention.
-
-    Attributes:
-        makers: labels of the weights of which the tensor is a linear function, ``[n]``.
-        candidates: what else may take their place: the makers of what the tensor is multiplied with.
-        places: positions of the calls in which the tensor is multiplied, among all calls of functions in `BEFORE`.
-        terms: the count.
-        power: the power.
-        module: the name of the module whose code it is.
-    """
-
-    makers: torch.Tensor
-    candidates: list[torch.Tensor]
-    places: list[int]
-    terms: Terms
-    power: float
-    module: str
-
 
 Watch = Callable[..., Any]
 WATCHED: dict[Any, Watch] = {}
@@ -171,57 +124,6 @@ class Sizes(TorchFunctionMode):
         einops = sys.modules.get("einops.einops")
         for cached in ("_reconstruct_from_shape", "_prepare_transformation_recipe"):
             getattr(getattr(einops, cached, None), "cache_clear", lambda: None)()
-
-    @contextlib.contextmanager
-    def counting_attributes(self, model: nn.Module, axes: Axes) -> Iterator[None]:
-        """Inside, integers that are attributes of modules are counts; afterwards they are themselves again.
-
-        Args:
-            model: the model.
-            axes: the labels of its parameters.
-        """
-        changed: list[tuple[dict[str, Any], str, Any, Any]] = []
-        try:
-            for name, module in model.named_modules():
-                own = vars(module)
-                for key, value in list(own.items()):
-                    counted = self._of_weight(value, name, module, key, axes) or self._counted(value, name, module, key)
-                    if counted is not None:
-                        own[key] = counted
-                        changed.append((own, key, value, counted))
-            yield
-        finally:
-            self.numbers.following = False
-            for own, key, value, counted in changed:
-                if own.get(key) is counted:
-                    own[key] = value
-
-    def _of_weight(self, value: Any, name: str, module: nn.Module, key: str, axes: Axes) -> Count | None:
-        if type(value) is not int or key not in OF_WEIGHT or not isinstance(module, LAYERS):
-            return None
-        dim = 1 - OF_WEIGHT[key] if getattr(module, "transposed", False) else OF_WEIGHT[key]
-        labels = axes.get((f"{name}.weight" if name else "weight", dim))
-        if labels is None or len(labels) != value:
-            return None
-        return Count(value, {(Labels(labels),): Fraction(1)}, self.numbers)
-
-    def _counted(self, value: Any, name: str, module: nn.Module, key: str) -> Any:
-        if isinstance(module, LAYERS) and key == "groups":  # fitted with the layer, also of a subclass
-            return None
-        builtin = type(module).__module__.startswith("torch.nn")
-        by_channel = key == "num_groups" and isinstance(module, nn.GroupNorm) and value == module.num_channels
-        if not by_channel and (key not in (*WITH_SIZE, *OF_WEIGHT) if builtin else key.startswith("_")):
-            return None
-        if type(value) is int and value > 1:
-            return self._attribute(value, Attribute(name, key))
-        if type(value) in (tuple, list, torch.Size) and all(type(item) is int for item in value):
-            items = [self._attribute(v, Attribute(name, key, i)) if v > 1 else v for i, v in enumerate(value)]
-            return type(value)(items)
-        return None
-
-    def _attribute(self, value: int, attribute: Attribute) -> Count:
-        self.numbers.values[attribute] = value
-        return Count(value, {(attribute,): Fraction(1)}, self.numbers)
 
     # ---- demands of the code
 

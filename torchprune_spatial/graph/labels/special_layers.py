@@ -9,9 +9,9 @@ import torch
 import torch.nn as nn
 
 from .following import Following, tensors_in
-from .notes import Attribute, Terms
+from .notes import Attribute, Factor, Relation, Terms
 from .parameters import Axes, has_storage
-from .sizes import Factor, Relation, Sizes
+from .sizes import Sizes
 
 WHOLE = (nn.RNNBase, nn.RNNCellBase, nn.EmbeddingBag, nn.Bilinear)
 """Layers whose channels are all left alone."""

@@ -17,14 +17,15 @@ from torch.utils._pytree import tree_leaves
 from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.put_back import restoring_attributes
 
-from . import moving_rules, size_rules  # noqa: F401  (they register their rules)
+from . import convolution_rules, moving_rules, size_rules  # noqa: F401  (they register their rules)
+from .attribute_counts import counting_attributes
 from .classes import FROZEN, LabelClasses
 from .following import Following, tensors_in
 from .idle import asks_for_training, heads_in_training, idle_layers, settle_idle
-from .notes import Numbers, labels_in
+from .notes import Factor, Numbers, Relation, labels_in
 from .parameters import Axes, has_storage, label_parameters
 from .rules import Call, rule_for
-from .sizes import FILLING, WATCHED, Factor, Relation, Sizes
+from .sizes import FILLING, WATCHED, Sizes
 from .special_layers import WHOLE, AttentionLayer, OpaqueLayer, WholeLayer
 from .steps import Step, base_name, steps_of
 from .storages import storage_key
@@ -238,7 +239,7 @@ def trace(
                 stack.callback(module.register_forward_hook(attention.after).remove)
             stack.callback(module.register_forward_hook(lambda *_, name=name: order.append(name)).remove)
         counting = known is None or known.filled
-        stack.enter_context(sizes.counting_attributes(model, axes) if counting else contextlib.nullcontext())
+        stack.enter_context(counting_attributes(model, axes, sizes.numbers) if counting else contextlib.nullcontext())
         stack.enter_context(sizes if counting else _Plain())
         stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
 
