@@ -412,6 +412,8 @@ class ChannelGraph(DependencyGraph):
                 fit_numbers(side)
         self._cut_keys.clear()
         for root, coupled in self._coupled.items():
+            if len(coupled.blocks) == 1:  # such a root may be no move: `Channels.remove` leaves it as it is
+                coupled.blocks = coupled.blocks[:, ~self.channels.removed[coupled.classes]]
             root.size = len(coupled.classes)  # type: ignore[assignment]
             self.out_channel_groups[root] = max(1, len(coupled.blocks))
 

@@ -157,3 +157,24 @@ def test_spectral_norms_of_a_network_in_training_mode_are_left_as_they_are():
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     check_network(net, torch.rand(2, 3, 6, 6))
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_pairs_of_channels_that_were_removed_are_in_no_later_group():
+    class Mirrored(nn.Module):
+        """Channels 0 and 15, 1 and 14, ... belong together."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 2, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(torch.relu(x + x.flip(1)))
+
+    net = Mirrored()
+    graph, weight = ChannelGraph().build_dependency(net, torch.rand(1, 3, 6, 6)), net.first.weight
+    for pairs in (8, 7, 6):
+        (group,) = graph.get_all_groups()
+        assert len(group[0].idxs) == pairs
+        graph.get_pruning_group(group[0].dep.target.module, group[0].dep.handler, [0]).prune()
+    assert torch.equal(net.first.weight, weight[3:13])
