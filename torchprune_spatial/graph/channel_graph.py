@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,24 +16,20 @@ from torch_pruning.dependency.node import Node
 
 from resolution_scaling.ground.calls import call_model
 from resolution_scaling.ground.meta import call_on_meta, with_values
-from resolution_scaling.ground.put_back import restoring_attributes, restoring_values
+from resolution_scaling.ground.put_back import restoring_attributes
 
 from .attention import head_parts
-from .channels import Channels, Coupled
-from .factors import owners_of, settle_factors
+from .forward_pass import ForwardPass
 from .labels.classes import FROZEN
-from .labels.trace import Traced, trace
+from .labels.trace import Traced
 from .options import check_layers
-from .private_names import group_item, name_modules, record
-from .removal import ChannelDependency, ChannelGroup
+from .private_names import record
+from .removal import ChannelGroup, group_of
+from .roots import Roots
 from .side_table import SideTable
-from .sides import COUNTED, PRUNERS, CoupledChannels, Side, TensorAxis, reads_one_channel
-from .stand_ins import StandIn, with_stand_ins
+from .sides import PRODUCERS, PRUNERS, TensorAxis
+from .stand_ins import StandIn
 from .trials import leave_wrong_groups_alone
-
-PRODUCERS = (tp.ops.TORCH_CONV, nn.Linear)
-COUPLED = COUNTED.prune_out_channels
-"""The handler of `CoupledChannels`."""
 
 
 class ChannelGraph(DependencyGraph):
@@ -113,35 +109,22 @@ class ChannelGraph(DependencyGraph):
             self.__dict__.update(vars(graph.on(model)))
             return self
         self.verbose, self.model = verbose, model
-        name_modules(self)
         for kind, pruner in (*PRUNERS.items(), *(customized_pruners or {}).items()):
             self.register_customized_layer(kind, pruner)
-        self.ignored_params = list(ignored_params or [])
-        self.out_channel_groups: dict[nn.Module, int] = {}
-        call = forward_fn or call_model
-        self._forward = lambda: (output_transform or _same)(call(self.model, example_inputs))
-        frozen = {}
-        for name, parameter in model.named_parameters():
-            if any(parameter is ignored for ignored in self.ignored_params):
-                frozen[name] = "it is one of ignored_params"
         self.IGNORED_LAYERS_IN_TRACING.extend(ignored_layers or ())
-        traced = self._traced(frozen)
-        self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
+        self.ignored_params = list(ignored_params or [])
+        ignored = {id(parameter) for parameter in self.ignored_params}
+        frozen = {name: "it is one of ignored_params" for name, p in model.named_parameters() if id(p) in ignored}
+        call, transform = forward_fn or call_model, output_transform or _same
+        self._pass = ForwardPass(model, lambda model: transform(call(model, example_inputs)), self.customized())
+        self.channels, traced = self._pass.first(frozen)
         if traced.idle:
             warnings.warn(_of_idle(traced.idle), stacklevel=2)
-        self.channels = Channels(traced)
-        stuck = [labels for labels in traced.choices if bool((traced.classes.of(labels) == FROZEN).all())]
-        held = set(torch.cat(stuck).tolist()) - {FROZEN} if stuck else set()
-        if held:  # where single positions cannot be removed, whole blocks of them may, such as heads
-            by_blocks = Channels(self._traced(frozen, held))
-            if by_blocks.frozen() < self.channels.frozen():
-                self.channels = by_blocks
-        self.channels.depthwise = {name for name, module in model.named_modules() if reads_one_channel(module)}
-        self._bind()
-        self._tied_at_first: set[tuple[int, int]] = set()
+        self.unknown, self.averages = sorted(traced.unknown), sorted(traced.averages)
+        self._find_sides()
         if verify:
             whole = self.followed_again()
-            self._tied_at_first = whole.classes.joined
+            self._pass.united_at_first = whole.classes.joined
             leave_wrong_groups_alone(self, whole.steps)
         return self
 
@@ -149,17 +132,22 @@ class ChannelGraph(DependencyGraph):
         """The same graph for a copy of the model, such as one on the meta device, which need not run."""
         graph = ChannelGraph()
         graph.verbose, graph.model, graph.ignored_params = self.verbose, model, []
-        graph.out_channel_groups, graph._forward = {}, self._forward
         graph.unknown, graph.averages = self.unknown, self.averages
-        graph._tied_at_first = self._tied_at_first
-        name_modules(graph)
         names = {module: name for name, module in self.model.named_modules()}
         for kind, pruner in self.CUSTOMIZED_PRUNERS.items():
             kind = model.get_submodule(names[kind]) if isinstance(kind, nn.Module) else kind
             graph.register_customized_layer(kind, pruner)
+        graph._pass = self._pass.of(model, graph.customized())
         graph.channels = copy.deepcopy(self.channels)
-        graph._bind()
+        graph._find_sides()
         return graph
+
+    def _find_sides(self) -> None:
+        """Find the sides of the model's layers, and the roots of the groups."""
+        self.sides = SideTable(self, self.channels)
+        self.module2node = {side.layer: Node(side.layer, None, side.name) for side in self.sides}
+        self.out_channel_groups: dict[nn.Module, int] = {}
+        self.roots = Roots(self, self.channels, self.sides)
 
     def couple_heads(self, num_heads: Mapping[nn.Module, int]) -> None:
         """Let queries, keys and values lose the same positions, so that whole heads can be removed.
@@ -169,10 +157,10 @@ class ChannelGraph(DependencyGraph):
         """
         groups = []
         for parts in head_parts(self.model, num_heads):
-            labels = [self._table.outputs[layer].labels.chunk(count)[i] for layer, i, count in parts]
+            labels = [self.sides.outputs[layer].labels.chunk(count)[i] for layer, i, count in parts]
             groups += [labels] if len({len(part) for part in labels}) == 1 else []
         self.channels.couple(groups)
-        self._set_roots()
+        self.roots.find()
 
     # ---- what Torch-Pruning asks
 
@@ -185,35 +173,11 @@ class ChannelGraph(DependencyGraph):
         if module not in self.module2node:
             raise ValueError(f"module {module} has no channels in this graph; expected a layer with parameters")
         idxs = [int(i) for i in ([idxs] if isinstance(idxs, int) else idxs)]
-        coupled = self._coupled.get(module)
-        side = None if coupled is not None else self._side(module, pruning_fn)
-        labels = coupled.classes if coupled is not None else side.labels  # type: ignore[union-attr]
-        classes = self.channels.classes.of(labels[torch.tensor(idxs, dtype=torch.long)])
-        if (classes == FROZEN).any():
-            why = self.channels.why(labels)
-            raise ValueError(f"channels of {self._names.get(module) or module} cannot be removed: {why}")
-        root = self.module2node[module]
-        handler = COUPLED if side is None else side.handler
-        position = torch.full((len(self.channels.classes),), -1)
-        position[classes.flip(0)] = torch.arange(len(classes)).flip(0)
-        group = ChannelGroup(self, classes)
-        first = ChannelDependency(self, side or self._side(module, handler), root, root, handler)
-        first.trigger = handler
-        roots = torch.tensor(idxs, dtype=torch.long)
-        items = [group_item(first, idxs, idxs)]
-        for other in self._sides_with(classes):
-            places = position[self.channels.classes.of(other.labels)]
-            found = (places >= 0).nonzero().flatten()
-            if other is side:
-                if len(found) != len(idxs):  # several channels of the root are one class
-                    items[0] = group_item(first, found.tolist(), roots[places[found]].tolist())
-                continue
-            if len(found):
-                node = self.module2node[other.layer]
-                dep = ChannelDependency(self, other, root if not other.is_output else node, node, handler)
-                items.append(group_item(dep, found.tolist(), roots[places[found]].tolist()))
-        group.items.extend(with_stand_ins(items))
-        return group
+        side = None if self.is_out_channel_pruning_fn(pruning_fn) else self.sides.inputs.get(module)
+        side = side or self.roots.side(module)
+        if (self.channels.classes.of(side.labels[torch.tensor(idxs, dtype=torch.long)]) == FROZEN).any():
+            raise ValueError(f"channels of {side.name} cannot be removed: {self.channels.why(side.labels)}")
+        return group_of(self, side, idxs)
 
     def get_all_groups(
         self,
@@ -227,23 +191,19 @@ class ChannelGraph(DependencyGraph):
             root_module_types: groups without a producer of one of these types are left out.
         """
         ignored = set(ignored_layers) | set(self.IGNORED_LAYERS_IN_TRACING)
-        for root in list(self._roots):
-            coupled = self._coupled.get(root)
-            if coupled is not None:
-                handler, count = COUPLED, len(coupled.classes)
-            else:
-                side = self._table.outputs[root]
-                handler, count = side.handler, len(side.labels)
-            if count < 2:
+        for root in list(self.roots):
+            side = self.roots.side(root)
+            if len(side.labels) < 2:
                 continue
-            group = self.get_pruning_group(root, handler, range(count))
+            group = self.get_pruning_group(root, side.handler, range(len(side.labels)))
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
             makers &= self.module2node.keys()  # not the stand-ins
-            tensors = [maker.name for maker in makers if isinstance(maker, TensorAxis)]
-            owners = {module for name in tensors for module, _ in self._table.owners.get(name, ())}
+            tensors = [maker for maker in makers if isinstance(maker, TensorAxis)]
+            owners = {module for tensor in tensors for module, _ in self.sides.owners[tensor.name]}
             if (makers | owners) & ignored:
                 continue
-            if makers & self._weights or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
+            weights = {tensor for tensor in tensors if self.sides.makes_channels(self.sides.outputs[tensor])}
+            if weights or any(isinstance(maker, tuple(root_module_types)) for maker in makers):
                 yield group
 
     def get_out_channels(self, module_or_node: Any) -> Any:
@@ -256,7 +216,7 @@ class ChannelGraph(DependencyGraph):
 
     def load_pruning_history(self, pruning_history: list[Any]) -> None:
         """Redo a pruning that was recorded by ``pruning_history()`` of a `ChannelGraph`."""
-        modules = {name: module for module, name in self._names.items()}
+        modules = {name: module for module, name in self.roots.names.items()}
         for name, is_output, idxs in pruning_history:
             module = modules[name]
             pruner = self.get_pruner_of_module(module)
@@ -272,10 +232,8 @@ class ChannelGraph(DependencyGraph):
         """For each layer, or weight outside of known layers, of which output channels cannot be removed, why."""
         found = {}
         for side in self.sides:
-            if side.is_output and (isinstance(side.layer, PRODUCERS) or self._is_made(side)):
-                why = self.channels.why(side.labels)
-                if why:
-                    found[side.name] = why
+            if self.sides.makes_channels(side) and (why := self.channels.why(side.labels)):
+                found[side.name] = why
         return found
 
     def classes(self) -> list[set[tuple[str, int, int]]]:
@@ -296,174 +254,16 @@ class ChannelGraph(DependencyGraph):
         Raises:
             ValueError: there is none.
         """
-        for module, known in self._names.items():
-            if known == name:
-                return module
-        raise ValueError(f"the network has no layer {name!r}")
+        return self.roots.named(name)
 
     def producers(self, reader: nn.Module) -> list[nn.Module]:
         """The layers that produce the channels that a layer reads."""
-        side = self._table.inputs.get(reader)
+        side = self.sides.inputs.get(reader)
         if side is None:
             return []
         classes = self.channels.classes.of(side.labels)
-        made = self._sides_with(classes[classes != FROZEN])
+        made = self.sides.having(classes[classes != FROZEN])
         return [s.layer for s in made if s.is_output and isinstance(s.layer, PRODUCERS)]
-
-    def verify(self) -> list[str]:
-        """Follow the channels of the pruned model again, with the labels that are left.
-
-        Returns:
-            What is wrong: layers whose channels are now tied to others than before. Empty if nothing is.
-        """
-        return self.tied_otherwise(self.followed_again())
-
-    def root_names(self) -> list[str]:
-        """The names of the roots of all groups."""
-        return [self._names[root] for root in self._roots]
-
-    def blocks_of(self, name: str) -> torch.Tensor:
-        """The classes of a root by its name, ``[blocks, size]``: each block must lose equally many."""
-        root = self.named_root(name)
-        if root in self._coupled:
-            return self._coupled[root].blocks
-        return self.channels.classes.of(self._table.outputs[root].labels)[None]
-
-    def part_of(self, name: str, positions: torch.Tensor) -> ChannelGroup:
-        """The group of the channels of a root at the same positions of each block."""
-        root, (count, size) = self.named_root(name), self.blocks_of(name).shape
-        idxs = (positions + torch.arange(count)[:, None] * size).flatten().sort().values
-        return self.get_pruning_group(root, self._side(root, COUPLED).handler, idxs.tolist())
-
-    def leave_alone(self, reasons: Mapping[str, str]) -> None:
-        """Freeze the channels of roots.
-
-        Args:
-            reasons: why, by the names of the roots.
-        """
-        for name, why in reasons.items():
-            root = self.named_root(name)
-            labels = self._coupled[root].classes if root in self._coupled else self._table.outputs[root].labels
-            self.channels.classes.freeze(labels, why)
-        self.channels.forget_frozen()
-        self._set_roots()
-
-    def followed_again(self) -> Traced:
-        """Follow the channels through the model as it is now, with the labels that are left."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return trace(
-                self.model,
-                self._forward,
-                known=self.channels.known(),
-                customized=self.customized(),
-            )
-
-    def followed_with_other_weights(self) -> Traced:
-        """Follow the channels through the model with all parameters changed at random by a tenth."""
-        generator = torch.Generator().manual_seed(0)
-        with restoring_values(self.model.parameters()), torch.no_grad():
-            for parameter in self.model.parameters():
-                if parameter.is_floating_point():
-                    parameter.mul_(0.9 + 0.2 * torch.rand(parameter.shape, generator=generator).to(parameter))
-            return self.followed_again()
-
-    def tied_otherwise(self, again: Traced) -> list[str]:
-        """The layers whose channels are tied to others than before, when the channels have been followed again."""
-        unseen = self.channels.singles()
-        pairs = again.classes.joined - self._tied_at_first
-        wrong = {label for pair in pairs if not unseen & set(pair) for label in pair} - {FROZEN}
-        return sorted({side.name for side in self.sides if wrong & set(self.channels.classes.of(side.labels).tolist())})
-
-    # ---- removing
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def cut(self, side: Side, idxs: Sequence[int]) -> None:
-        """Remove channels of a side from its tensors."""
-        self._table.cut(side, idxs, self.channels.axes)
-
-    @torch.inference_mode(False)
-    def finish(self, classes: torch.Tensor) -> None:
-        """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
-        self.channels.remove(classes, self.model, self._table.owners)
-        self._table.fit(self.channels.axes)
-        for root, coupled in self._coupled.items():
-            if len(coupled.blocks) == 1:  # such a root may be no move: `Channels.remove` leaves it as it is
-                coupled.blocks = coupled.blocks[:, ~self.channels.removed[coupled.classes]]
-            root.size = len(coupled.classes)  # type: ignore[assignment]
-            self.out_channel_groups[root] = max(1, len(coupled.blocks))
-
-    @contextlib.contextmanager
-    def trying(self) -> Iterator[None]:
-        """A context after which the model and the graph are as before."""
-        channels, history = self.channels, list(self.pruning_history())
-        try:
-            with restoring_attributes(self.model), self._table.restoring_labels():
-                self.channels = copy.deepcopy(channels)
-                self._set_roots()
-                yield
-        finally:
-            self.channels = channels
-            record(self, history)
-            self._set_roots()
-
-    # ---- making
-
-    def _traced(self, frozen: Mapping[str, str], held: Collection[int] = ()) -> Traced:
-        """Follow the channels of the model for the first time, and find what makes up for factors."""
-        traced = trace(self.model, self._forward, customized=self.customized(), frozen=frozen, held=held)
-        settle_factors(traced, self.model, self._forward, owners_of(self.model)[0])
-        return traced
-
-    def _bind(self) -> None:
-        """Find the sides of the model's layers, and the roots of the groups."""
-        self._table = SideTable(self, self.channels)
-        self.sides, self.module2node = self._table.sides, self._table.nodes
-        self._names: dict[nn.Module, str] = {side.layer: side.name for side in self.sides if not side.is_tensor}
-        self._coupled: dict[nn.Module, Coupled] = {}
-        self._set_roots()
-
-    def _set_roots(self) -> None:
-        """Find the roots of the groups: layers whose channels are all free of each other, and `CoupledChannels`."""
-        by_name = {name: module for module, name in self._names.items()}
-        self._roots: list[nn.Module] = []
-        coupled: dict[nn.Module, Coupled] = {}
-        sides = [side for side in reversed(self._table.outputs.values()) if side.keys]
-        sides = [side for side in sides if not side.is_tensor or self._is_made(side)]
-        self._weights = {side.layer for side in sides if side.is_tensor}  # outside of known layers
-        sides.sort(key=_rank)
-        for name, found in self.channels.roots([(s.root_name, s.labels, not s.is_tensor) for s in sides]):
-            root = by_name.get(name)
-            if found is not None:
-                if root is None:
-                    root = CoupledChannels(len(found.classes))
-                    self.module2node[root] = Node(root, None, name)
-                    self._names[root] = name
-                root.size = len(found.classes)  # type: ignore[assignment]
-                coupled[root] = found
-                self.out_channel_groups[root] = max(1, len(found.blocks))
-            self._roots += [] if root is None else [root]
-        self._coupled = coupled
-        name_modules(self, {root: name for root, name in self._names.items() if isinstance(root, CoupledChannels)})
-
-    def _is_made(self, side: Side) -> bool:
-        """Whether a tensor outside of known layers is a weight, and these are its outputs."""
-        if not side.is_tensor or ".parametrizations." in side.name:
-            return False
-        return bool(self.channels.made[side.labels].all()) and isinstance(self._table.tensor(side.name), nn.Parameter)
-
-    def _side(self, module: nn.Module, pruning_fn: Callable[..., Any]) -> Side:
-        if isinstance(module, CoupledChannels):
-            return Side(module, True, COUPLED, self._coupled[module].classes, [], self._names[module])
-        sides = self._table.outputs if self.is_out_channel_pruning_fn(pruning_fn) else self._table.inputs
-        side = sides.get(module) or self._table.outputs.get(module)
-        if side is None:
-            raise ValueError(f"{self._names.get(module, module)} has no channels on this side that can be removed")
-        return side
-
-    def _sides_with(self, classes: torch.Tensor) -> list[Side]:
-        return self._table.having(classes, self.channels.classes)
 
     def customized(self) -> dict[nn.Module, bool]:
         """The layers with pruners of the user; for each, whether its inputs and outputs are the same channels."""
@@ -474,12 +274,48 @@ class ChannelGraph(DependencyGraph):
                 found[module] = pruner.prune_in_channels == pruner.prune_out_channels
         return found
 
+    # ---- removing, and trying it
 
-def _rank(side: Side) -> int:
-    """Roots are looked for among layers first. A norm or a depthwise convolution may join what several layers make."""
-    if isinstance(side.layer, PRODUCERS) and not side.is_depthwise:
-        return 0
-    return 1 if side.is_tensor else 2
+    def verify(self) -> list[str]:
+        """Follow the channels of the pruned model again, with the labels that are left.
+
+        Returns:
+            What is wrong: layers whose channels are now tied to others than before. Empty if nothing is.
+        """
+        return self.tied_otherwise(self.followed_again())
+
+    def followed_again(self) -> Traced:
+        """Follow the channels through the model as it is now, with the labels that are left."""
+        return self._pass.again(self.channels)
+
+    def followed_with_other_weights(self) -> Traced:
+        """Follow the channels through the model with all parameters changed at random by a tenth."""
+        return self._pass.with_other_weights(self.channels)
+
+    def tied_otherwise(self, again: Traced) -> list[str]:
+        """The layers whose channels are tied to others than before, when the channels have been followed again."""
+        wrong, of = self._pass.united(self.channels, again), self.channels.classes.of
+        return sorted({side.name for side in self.sides if wrong & set(of(side.labels).tolist())})
+
+    @torch.inference_mode(False)
+    def finish(self, classes: torch.Tensor) -> None:
+        """After channels were cut: fit the numbers that modules hold, and the factors of tensors."""
+        self.channels.remove(classes, self.model, self.sides.owners)
+        self.sides.fit_numbers()
+        self.roots.fit_sizes()
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """A context after which the model and the graph are as before."""
+        history = list(self.pruning_history())
+        with restoring_attributes(self.model):
+            try:
+                with self.channels.trying(), self.sides.trying():
+                    self.roots.find()
+                    yield
+            finally:
+                record(self, history)
+                self.roots.find()
 
 
 def _of_idle(names: Sequence[str]) -> str:

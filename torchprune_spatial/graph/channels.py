@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,16 @@ class Channels:
         copied._numbers, copied._by_attribute = copy.copy(self._numbers), dict(self._by_attribute)
         copied._numbers.fixed = set(self._numbers.fixed)
         return copied
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """A context after which the channels are as before."""
+        before = vars(self)
+        self.__dict__ = vars(copy.deepcopy(self))
+        try:
+            yield
+        finally:
+            self.__dict__ = before
 
     def couple(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
         """Unite the labels at equal positions of the tensors of each group, and solve what is demanded again."""

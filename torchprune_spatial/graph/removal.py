@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn as nn
 from torch_pruning.dependency import Dependency, Group
 from torch_pruning.dependency.node import Node
 
-from .private_names import graph_of, set_graph
+from .private_names import graph_of, group_item, set_graph
+from .side_table import SideTable
 from .sides import Side
-
-
-class Cutter(Protocol):
-    """A graph that can remove channels: a `ChannelGraph`."""
-
-    def cut(self, side: Side, idxs: Sequence[int]) -> None:
-        """Remove channels of a side from its tensors."""
-
-    def finish(self, classes: torch.Tensor) -> None:
-        """Fit the rest of the network to the removal of classes."""
+from .stand_ins import with_stand_ins
 
 
 class ChannelDependency(Dependency):
@@ -31,13 +22,13 @@ class ChannelDependency(Dependency):
     of the side, also in convolutions whose groups lose different channels, and in parameters outside of layers.
     """
 
-    def __init__(self, graph: Cutter, side: Side, source: Node, target: Node, trigger: Any):
+    def __init__(self, sides: SideTable, side: Side, source: Node, target: Node, trigger: Any):
         super().__init__(trigger=trigger, handler=side.handler, source=source, target=target)
-        self._graph, self._side = graph, side
+        self._sides, self._side = sides, side
 
     def __call__(self, idxs: list[int]) -> Any:
         """Remove channels by their present positions."""
-        self._graph.cut(self._side, idxs)
+        self._sides.cut(self._side, idxs)
         return self.target.module
 
 
@@ -67,29 +58,32 @@ class ChannelGroup(Group):
             graph.finish(self.classes)
 
 
-def shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int = 1) -> torch.Tensor:
-    """A tensor without some of its entries along a dimension.
+def group_of(graph: Any, root: Side, idxs: Sequence[int]) -> ChannelGroup:
+    """The group of some channels of a root, or of any side: all sides that have channels of the same classes.
 
     Args:
-        tensor: a parameter or buffer.
-        dim: the dimension.
-        keep: the entries that stay, ``[size]`` bool; ``[groups * size]`` if each group of a convolution, whose outputs
-            are the first dimension, has its own.
-        groups: the number of groups; each must keep equally many.
+        graph: a `ChannelGraph`.
+        root: the side, of a layer or of `CoupledChannels`.
+        idxs: which of its channels.
     """
-    kept = _shortened(tensor.detach(), dim, keep, groups)
-    if not isinstance(tensor, nn.Parameter):
-        return kept
-    parameter = nn.Parameter(kept, tensor.requires_grad)
-    if tensor.grad is not None:
-        parameter.grad = _shortened(tensor.grad, dim, keep, groups)
-    return parameter
-
-
-def _shortened(tensor: torch.Tensor, dim: int, keep: torch.Tensor, groups: int) -> torch.Tensor:
-    if groups == 1:
-        return tensor.index_select(dim, keep.nonzero().flatten().to(tensor.device))
-    parts, kept = tensor.unflatten(0, (groups, -1)), keep.reshape(groups, -1).nonzero()[:, 1].to(tensor.device)
-    index = kept.reshape(groups, *[1] * dim, -1, *[1] * (tensor.dim() - dim - 1))
-    sizes = [index.shape[dim + 1] if d == dim + 1 else size for d, size in enumerate(parts.shape)]
-    return parts.gather(dim + 1, index.expand(sizes)).flatten(0, 1)
+    all_classes, node = graph.channels.classes, graph.module2node[root.layer]
+    roots = torch.tensor(idxs, dtype=torch.long)
+    classes = all_classes.of(root.labels[roots])
+    position = torch.full((len(all_classes),), -1)
+    position[classes.flip(0)] = torch.arange(len(classes)).flip(0)
+    items = [group_item(ChannelDependency(graph.sides, root, node, node, root.handler), list(idxs), idxs)]
+    for side in graph.sides.having(classes):
+        places = position[all_classes.of(side.labels)]
+        found = (places >= 0).nonzero().flatten()
+        if not len(found) or (side is root and len(found) == len(idxs)):
+            continue
+        target = graph.module2node[side.layer]
+        dep = ChannelDependency(graph.sides, side, target if side.is_output else node, target, root.handler)
+        item = group_item(dep, found.tolist(), roots[places[found]].tolist())
+        if side is root:  # several of its channels are one class
+            items[0] = item
+        else:
+            items.append(item)
+    group = ChannelGroup(graph, classes)
+    group.items.extend(with_stand_ins(items))
+    return group

@@ -17,6 +17,7 @@ from .labels.parameters import Axes, attribute_of, is_weight, layer_of
 Key = tuple[str, int]
 """A dimension of a tensor: name of the parameter or buffer, and dimension."""
 
+PRODUCERS = (tp.ops.TORCH_CONV, nn.Linear)
 TYPES = tp.ops.OPTYPE
 SAME = (TYPES.BN, TYPES.LN, TYPES.GN, TYPES.IN, TYPES.PRELU, TYPES.EMBED, TYPES.DEPTHWISE_CONV)
 """Types of layers of which the input channels are the output channels (or which have no input channels)."""
@@ -75,6 +76,8 @@ class CountedPruner(tp.pruner.BasePruningFunc):
 
 
 COUNTED = CountedPruner()
+COUPLED = COUNTED.prune_out_channels
+"""The handler of `CoupledChannels`."""
 
 
 class GroupedTransposedPruner(tp.pruner.function.ConvPruner):

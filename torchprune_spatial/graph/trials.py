@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn as nn
 
 from resolution_scaling.ground.calls import sentence
 
@@ -27,50 +28,51 @@ def leave_wrong_groups_alone(graph: Any, steps: list[Step]) -> None:
     """
     if depends_on_values(steps):
         steps = of_code(steps, graph.followed_with_other_weights().steps)
-    graph.leave_alone(_impossible(graph))
+    graph.roots.leave_alone(_impossible(graph))
     for _ in range(ROUNDS):
-        names = graph.root_names()
-        wrong = _failing(graph, names, steps) if names else {}
+        roots = list(graph.roots)
+        wrong = _failing(graph, roots, steps) if roots else {}
         if not wrong:
             return
-        graph.leave_alone(wrong)
+        graph.roots.leave_alone(wrong)
 
 
-def _failing(graph: Any, names: Sequence[str], steps: list[Step], others: Sequence[str] = ()) -> dict[str, str]:
+def _failing(
+    graph: Any, roots: Sequence[nn.Module], steps: list[Step], others: Sequence[nn.Module] = ()
+) -> dict[nn.Module, str]:
     """Which of some groups cannot be pruned, and why; found by halving.
 
     Args:
         graph: the graph.
-        names: the roots of the groups.
+        roots: the roots of the groups.
         steps: what the whole network computes.
         others: roots of groups that are pruned at the same time, with which nothing goes wrong.
     """
-    why = _trial(graph, [*others, *names], steps)
+    why = _trial(graph, [*others, *roots], steps)
     if not why:
         return {}
-    if len(names) == 1:
-        return {names[0]: why}
-    half = len(names) // 2
-    wrong = _failing(graph, names[:half], steps, others)
-    right = [name for name in names[:half] if name not in wrong]
-    return wrong | _failing(graph, names[half:], steps, [*others, *right])
+    if len(roots) == 1:
+        return {roots[0]: why}
+    half = len(roots) // 2
+    wrong = _failing(graph, roots[:half], steps, others)
+    right = [root for root in roots[:half] if root not in wrong]
+    return wrong | _failing(graph, roots[half:], steps, [*others, *right])
 
 
-def _trial(graph: Any, names: Sequence[str], steps: list[Step]) -> str:
+def _trial(graph: Any, roots: Sequence[nn.Module], steps: list[Step]) -> str:
     """What goes wrong when channels of each group are removed at random positions; empty if nothing does.
 
     Numbers can be right by chance, as in ``gcd(channels, 8)``: first a third of each group is removed, then one of it.
     """
-    return _trial_with(graph, names, steps, lambda size: size // 3) or _trial_with(graph, names, steps, lambda size: 1)
+    return _trial_with(graph, roots, steps, lambda size: size // 3) or _trial_with(graph, roots, steps, lambda size: 1)
 
 
-def _trial_with(graph: Any, names: Sequence[str], steps: list[Step], number: Callable[[int], int]) -> str:
+def _trial_with(graph: Any, roots: Sequence[nn.Module], steps: list[Step], number: Callable[[int], int]) -> str:
     with graph.trying():
         try:
-            for name in names:
-                positions = _allowed(graph, name, number)
-                if len(positions):
-                    graph.part_of(name, positions).prune(record_history=False)
+            for root in roots:
+                if positions := _allowed(graph, root, number):
+                    graph.get_pruning_group(root, graph.roots.side(root).handler, positions).prune(record_history=False)
             again = graph.followed_again()
             wrong, changed = graph.tied_otherwise(again), graph.channels.changes_of_factors()
         except Exception as error:
@@ -78,23 +80,27 @@ def _trial_with(graph: Any, names: Sequence[str], steps: list[Step], number: Cal
     return f"{WRONG}: {', '.join(wrong[:3])}" if wrong else difference(steps, again.steps, changed)
 
 
-def _allowed(graph: Any, name: str, number: Callable[[int], int]) -> torch.Tensor:
-    """Random positions in each block of a root, always the same; fewer or none if the code cannot lose so many."""
-    blocks = graph.blocks_of(name)
-    size = blocks.shape[1]
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+def _allowed(graph: Any, root: nn.Module, number: Callable[[int], int]) -> list[int]:
+    """Random channels of a root, always the same, at equal positions in all its blocks.
+
+    They are fewer, or none, if the code cannot lose so many.
+    """
+    blocks = graph.roots.blocks(root)
+    count, size = blocks.shape
+    generator = torch.Generator().manual_seed(zlib.crc32(graph.roots.names[root].encode()))
     positions = torch.randperm(size, generator=generator)[: max(1, number(size)) if size > 1 else 0]
     while len(positions) and graph.channels.refusal(blocks[:, positions].flatten()):
         positions = positions[: len(positions) // 2]
-    return positions
+    idxs: list[int] = (positions + torch.arange(count)[:, None] * size).flatten().sort().values.tolist()
+    return idxs
 
 
-def _impossible(graph: Any) -> dict[str, str]:
+def _impossible(graph: Any) -> dict[nn.Module, str]:
     """Which groups cannot lose a single channel, because of what the code has found out about their number."""
     found = {}
-    for name in graph.root_names():
-        blocks = graph.blocks_of(name)
+    for root in graph.roots:
+        blocks = graph.roots.blocks(root)
         whys = [graph.channels.refusal(blocks[:, :count].flatten()) for count in (1, 2) if count < blocks.shape[1]]
         if whys and all(whys):
-            found[name] = whys[0]
+            found[root] = whys[0]
     return found
