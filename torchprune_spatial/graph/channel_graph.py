@@ -199,7 +199,7 @@ class ChannelGraph(DependencyGraph):
             makers = {dep.target.module for dep, _ in group if self.is_out_channel_pruning_fn(dep.handler)}
             makers &= self.module2node.keys()  # not the stand-ins
             tensors = [maker for maker in makers if isinstance(maker, TensorAxis)]
-            owners = {module for tensor in tensors for module, _ in self.sides.owners[tensor.name]}
+            owners = {module for tensor in tensors for module, _ in self.sides.owners.get(tensor.name, ())}
             if (makers | owners) & ignored:
                 continue
             weights = {tensor for tensor in tensors if self.sides.makes_channels(self.sides.outputs[tensor])}
