@@ -178,3 +178,17 @@ def test_parameters_of_the_u_net_by_hand():
 def test_the_digit_classifier_is_the_papers():
     assert digit_classifier()(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     assert [m.out_features for m in digit_classifier() if isinstance(m, nn.Linear)] == [100, 10]
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "expected"),
+    [(4, 2, torch.contiguous_format), (16, 2, torch.channels_last), (4, 1, torch.channels_last)],
+)
+def test_no_layout_whose_gradients_are_wrong(tmp_path, channels, stride, expected):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(channels, 8, 1, stride), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3))
+    size = 8 // stride - 2
+    images = TensorDataset(torch.rand(4, channels, 8, 8), torch.rand(4, 2, size, size))
+    settings = {"folder": tmp_path, "description": "test", "hardware": HARDWARE, "seed": 0}
+    train(model, Training(1, 1e-2, 4, keep="last"), nn.functional.mse_loss, images, images, **settings)
+    assert model[2].weight.is_contiguous(memory_format=expected)
