@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from torch.utils._pytree import tree_map
 
 Forward = Callable[[nn.Module, Any], Any]
 """``(model, inputs)`` -> outputs."""
@@ -19,6 +20,16 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)):
         return model(*inputs)
     return model(inputs)
+
+
+def copied(inputs: Any) -> Any:
+    """The inputs with copies of their tensors."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, inputs)
+
+
+def on_copies(forward: Forward) -> Forward:
+    """The forward on copies of the inputs, for networks that work in place on them."""
+    return lambda model, inputs: forward(model, copied(inputs))
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:

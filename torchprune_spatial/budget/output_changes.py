@@ -12,9 +12,10 @@ import torch.nn as nn
 from torch.utils._pytree import tree_leaves, tree_leaves_with_path
 from torch_pruning.dependency import Group
 
+from resolution_scaling.ground.calls import copied
 from resolution_scaling.ground.put_back import restoring_values
 
-from ..calibration.batches import Batch
+from ..calibration.batches import Batch, refusing_single_items
 from ..calibration.measurements import pad
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration
@@ -72,7 +73,9 @@ class OutputChanges:
         images = 0
         for batch in calibration.batches(model):
             self._batches.append(batch)
-            images += next((len(leaf) for leaf in tree_leaves(batch.inputs) if isinstance(leaf, torch.Tensor)), 1)
+            images += max(
+                (len(x) for x in tree_leaves(batch.inputs) if isinstance(x, torch.Tensor) and x.ndim), default=1
+            )
             if images >= IMAGES:
                 break
         self._output_layers = self._find_output_layers()
@@ -95,8 +98,9 @@ class OutputChanges:
 
     def _find_output_layers(self) -> set[nn.Module]:
         trace = OutputTrace(module for module in self.model.modules() if isinstance(module, CHANNEL_LAYERS))
-        with trace.recording(self.model):
-            outputs = self.forward(self.model, self._batches[0].inputs)
+        inputs = copied(self._batches[0].inputs)
+        with trace.recording(self.model), refusing_single_items(self.model, inputs):
+            outputs = self.forward(self.model, inputs)
         return trace.layers_behind(outputs)
 
     def change(self, group: Group, positions: Sequence[int]) -> float:
@@ -122,7 +126,10 @@ class OutputChanges:
     @torch.no_grad()
     def _outputs(self) -> Iterator[Any]:
         for batch in self._batches:
-            yield self.forward(self.model, batch.inputs)
+            with torch.random.fork_rng(range(torch.cuda.device_count())):
+                torch.manual_seed(0)  # a random network draws the same numbers each time
+                outputs = self.forward(self.model, copied(batch.inputs))
+            yield outputs
 
     def _real(self, outputs: Any) -> list[torch.Tensor]:
         """Find the floating-point tensors among the outputs: ``[batch, channels, *grid]`` or another shape."""

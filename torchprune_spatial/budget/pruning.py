@@ -13,7 +13,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import Group
 
 from resolution_scaling.ground.arguments import real_number, whole_number
-from resolution_scaling.ground.calls import call_model
+from resolution_scaling.ground.calls import call_model, on_copies
 from resolution_scaling.ground.models import evaluating, of_autograd
 from resolution_scaling.ground.progress import counting, showing_progress
 from resolution_scaling.ground.put_back import undoing_failures
@@ -147,6 +147,7 @@ def prune_to(
             evaluating(model),
             torch.inference_mode(False),
             torch.enable_grad(),
+            torch.random.fork_rng(range(torch.cuda.device_count())),
             showing_progress(progress),
         ):
             stack.enter_context(context)
@@ -268,7 +269,7 @@ def _calibration(given: Any, importance: Importance, allocation: Allocation, for
 
 def _completed(options: dict[str, Any], model: nn.Module, graph: str) -> dict[str, Any]:
     """Add our defaults to the options of Torch-Pruning's pruner."""
-    completed = options | {"forward_fn": options.get("forward_fn") or call_model, "pruning_ratio": 0.0}
+    completed = options | {"forward_fn": on_copies(options.get("forward_fn") or call_model), "pruning_ratio": 0.0}
     completed["customized_pruners"] = CUSTOMIZED_PRUNERS | (options.get("customized_pruners") or {})
     whole_heads = any(options.get(name) for name in ("prune_num_heads", *HEAD_RATIOS))
     if options.get("num_heads") is None and (graph == "torch-pruning" or whole_heads):

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn as nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, IterableDataset
 
-from resolution_scaling.ground.calls import Forward, call_model
+from resolution_scaling.ground.calls import Forward, call_model, copied
 
+from ..graph.layers import watching_inputs
 from .regions import RegionMasks, regions_from_mask, regions_from_target
 
 Masks = Callable[[Any, Any], torch.Tensor]
 """``(input, target)`` -> mask."""
+
+ReadBatch = Callable[[Any], Any]
+"""What the loader yields -> ``(input, target)`` or ``(input, target, mask)``."""
+
+BATCH = "batch=lambda batch: (batch['image'], batch['label'])"
+"""An example for messages."""
 
 __all__ = ["Batch", "CalibrationData", "Forward", "Masks", "call_model"]
 
@@ -42,12 +52,20 @@ class CalibrationData:
         threshold: the threshold that makes a mask of a target: a number, or ``"otsu"``; see `regions_from_target`.
         masks: optional callable ``(input, target) -> mask``, used instead of the target and of the loader's mask. With
             it, the loader may also yield inputs alone; the target is then None.
+        batch: optional callable that makes ``(input, target)`` or ``(input, target, mask)`` of what the loader yields,
+            for loaders that yield dicts, for instance.
 
     Raises:
         TypeError, ValueError: an argument is not usable; the message names it and the remedy.
     """
 
-    def __init__(self, loader: Iterable[Any], threshold: float | str, masks: Masks | None = None):
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        threshold: float | str,
+        masks: Masks | None = None,
+        batch: ReadBatch | None = None,
+    ):
         if isinstance(loader, Iterator):
             raise TypeError(
                 f"loader is a {type(loader).__name__}, which can be read only once, but statistics are taken again "
@@ -64,14 +82,17 @@ class CalibrationData:
             raise TypeError(
                 f"loader is a {type(loader).__name__}; expected an iterable of batches, such as a DataLoader"
             )
-        if threshold != "otsu" and not (isinstance(threshold, (int, float)) and math.isfinite(threshold)):
+        if threshold != "otsu" and not (isinstance(threshold, numbers.Real) and math.isfinite(threshold)):
             raise ValueError(f"threshold is {threshold!r}; expected a finite number or 'otsu'")
         if masks is not None and not callable(masks):
             raise TypeError(
                 f"masks is a {type(masks).__name__}; expected a callable (input, target) -> mask. Masks that belong to "
                 "the data are yielded by the loader: (input, target, mask)"
             )
-        self.loader, self.threshold, self.masks = loader, threshold, masks
+        if batch is not None and not callable(batch):
+            raise TypeError(f"batch is a {type(batch).__name__}; expected a callable that returns (input, target)")
+        self.threshold = threshold if isinstance(threshold, str) else float(threshold)
+        self.loader, self.masks, self.batch = loader, masks, batch
         self._passes = 0
 
     def batches(
@@ -81,6 +102,8 @@ class CalibrationData:
         regions: Literal["required", "if known", "none"] = "required",
     ) -> Iterator[Batch]:
         """Yield the batches, with their tensors on ``device`` and floating-point inputs in ``dtype``.
+
+        Inputs are copies, which a network may overwrite.
 
         Args:
             device: the device of the network. The callable ``masks`` gets tensors on this device too.
@@ -98,7 +121,7 @@ class CalibrationData:
         for batch in self.loader:
             empty = False
             inputs, target, mask = self._unpack(batch, regions == "required")
-            inputs = tree_map(lambda leaf: _to(leaf, device, dtype), inputs)
+            inputs = copied(tree_map(lambda leaf: _to(leaf, device, dtype), inputs))
             target, mask = (tree_map(lambda leaf: _to(leaf, device), part) for part in (target, mask))
             known = self.masks is not None or mask is not None or _is_image(target, inputs)
             if regions == "required" or (regions == "if known" and known):
@@ -113,17 +136,22 @@ class CalibrationData:
             )
 
     def _unpack(self, batch: Any, needs_regions: bool) -> tuple[Any, Any, Any]:
+        if self.batch is not None:
+            batch = self.batch(batch)
         parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         if len(parts) > 3 or not parts:
             raise ValueError(
                 f"loader yielded a {type(batch).__name__} of {len(parts)} items; expected (input, target) or "
-                "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target)"
+                "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target). What is yielded "
+                f"is taken apart by Calibration(loader, batch=...), such as {BATCH}"
             )
         if len(parts) == 1 and self.masks is None and needs_regions:
+            keys = f" with the keys {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else ""
             raise ValueError(
-                f"loader yielded only inputs (a {type(batch).__name__}); the criterion has to know where the objects "
-                "are: let `loader` yield (input, target) or (input, target, mask), or pass `masks`, a callable "
-                "(input, target) -> mask"
+                f"loader yielded only inputs (a {type(batch).__name__}{keys}); the criterion has to know where the "
+                "objects are: let `loader` yield (input, target) or (input, target, mask), pass `masks`, a callable "
+                "(input, target) -> mask, or say what is what with Calibration(loader, batch=...), such as "
+                f"{BATCH}"
             )
         return (*parts, None, None)[:3]
 
@@ -141,7 +169,10 @@ class CalibrationData:
                 )
             planes, source = regions_from_target(target, self.threshold, spatial_dims), "target"
         elif not isinstance(mask, torch.Tensor):
-            raise ValueError(f"{source} is a {type(mask).__name__}; expected a tensor")
+            raise ValueError(
+                f"{source} is a {type(mask).__name__}; expected a tensor. If the third item is no mask, leave it out "
+                "with Calibration(loader, batch=lambda batch: batch[:2])"
+            )
         else:
             planes = regions_from_mask(mask, spatial_dims)
             sizes = [tuple(image.shape[2:]) for image in images]
@@ -154,9 +185,32 @@ class CalibrationData:
                 )
         if images and len(planes) != len(images[0]):
             raise ValueError(
-                f"{source} holds {len(planes)} images, but the input holds {len(images[0])}: they must come in pairs"
+                f"{source} holds {len(planes)} images, but the input holds {len(images[0])}: they must come in pairs, in "
+                "batches, as from DataLoader(dataset, batch_size=...)"
             )
         return planes
+
+
+@contextlib.contextmanager
+def refusing_single_items(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """A context in which the network is called with inputs that must be a batch.
+
+    PyTorch's convolutions accept an image without a batch, whose channels would then be taken for images.
+
+    Raises:
+        ValueError: a convolution reads a single item, and the inputs have no more dimensions than it.
+    """
+    dimensions = max((leaf.ndim for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)), default=0)
+
+    def refuse(layer: Any, x: torch.Tensor) -> None:
+        if x.ndim == len(layer.kernel_size) + 1 == dimensions:
+            raise ValueError(
+                f"loader yields single items: a convolution reads {list(x.shape)}, which has no batch dimension. Pass "
+                "a loader of batches: DataLoader(dataset, batch_size=...)"
+            )
+
+    with watching_inputs((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), refuse):
+        yield
 
 
 def _images_in(inputs: Any) -> tuple[list[torch.Tensor], int]:

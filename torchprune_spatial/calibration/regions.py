@@ -14,6 +14,9 @@ import torch.nn.functional as F
 VOID_LABEL = 255
 """Label that belongs to no region, as in PASCAL VOC and Cityscapes; negative labels are void too."""
 
+GREY_ABOVE = 127
+"""The largest value of a uint8 mask that is surely a label: the image of a mask goes up to 255."""
+
 
 def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
     """Find the threshold that best separates the grey levels of each image into two classes.
@@ -23,18 +26,20 @@ def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
     that all its pixels lie below the threshold; scikit-image returns its centre.
 
     Args:
-        images: ``[batch, *size]``, any real dtype.
+        images: ``[batch, *size]``, any real dtype. NaN and infinite values do not count.
         bins: number of histogram bins between the minimum and the maximum of each image.
 
     Returns:
         ``[batch]`` thresholds, float64. The threshold of a constant image is its value, so no pixel lies above it.
     """
     pixels = images.flatten(1).double()
-    low, high = pixels.amin(1, keepdim=True), pixels.amax(1, keepdim=True)
+    valid = pixels.isfinite()
+    low = pixels.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    high = pixels.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
     width = (high - low).clamp_min(torch.finfo(torch.float64).tiny) / bins
-    index = ((pixels - low) / width).long().clamp_(0, bins - 1)
+    index = ((pixels - low) / width).nan_to_num(0).clamp(0, bins - 1).long()
     histogram = torch.zeros(len(pixels), bins, dtype=torch.float64, device=pixels.device)
-    histogram.scatter_add_(1, index, torch.ones_like(pixels))
+    histogram.scatter_add_(1, index, valid.double())
     centres = low + width * (torch.arange(bins, device=pixels.device) + 0.5)
 
     below, first_moment = histogram.cumsum(1), (histogram * centres).cumsum(1)
@@ -47,10 +52,19 @@ def otsu_threshold(images: torch.Tensor, bins: int = 256) -> torch.Tensor:
 
 
 def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_dims: int = 2) -> torch.Tensor:
-    """Binarise target images (section 3 of the paper): the object is where the target exceeds the threshold.
+    """Binarise targets (section 3 of the paper): the object is where the target exceeds the threshold.
 
     Args:
-        target: ``[batch, *size]`` or ``[batch, channels, *size]``; channels are averaged first.
+        target: ``[batch, *size]`` or ``[batch, channels, *size]``. What it holds follows from its type and values:
+
+            - planes, bool or with no values but 0 and 1, more than one, one for each structure: they may overlap, and
+              the object is where any of them exceeds the threshold;
+            - planes that are the shares or probabilities of classes (they add up to 1 everywhere, one-hot for
+              instance): the first is the background, and the object is the share of the others;
+            - any other image: its channels are averaged;
+            - integers other than uint8, in one plane: labels, of which those below 0 and 255 are void.
+
+            Pixels with NaN or infinity are void: they belong neither to the object nor to the background.
         threshold: a number in the target's units, or ``"otsu"`` for one threshold per image.
         spatial_dims: number of dimensions of ``size``.
 
@@ -58,7 +72,7 @@ def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_di
         ``[batch, 2, *size]``, object and background.
 
     Raises:
-        ValueError: the target is not an image.
+        ValueError: the target is not an image, or it is not known whether it holds labels or grey levels.
     """
     if target.ndim not in (spatial_dims + 1, spatial_dims + 2):
         raise ValueError(
@@ -66,10 +80,40 @@ def regions_from_target(target: torch.Tensor, threshold: float | str, spatial_di
             "dimensions, so it cannot be thresholded: let `loader` yield (input, target, mask), or pass `masks`, a "
             "callable (input, target) -> mask"
         )
-    image = target.double() if target.ndim == spatial_dims + 1 else target.double().mean(1)
-    level = otsu_threshold(image) if isinstance(threshold, str) else image.new_full((len(image),), threshold)
+    planes = target.unsqueeze(1) if target.ndim == spatial_dims + 1 else target
+    if not _holds_labels(planes) and threshold != "otsu" and float(threshold) < 1 and bool((planes == 255).any()):
+        raise ValueError(
+            f"target is {str(target.dtype).removeprefix('torch.')} and holds 255, with threshold={threshold}: if it "
+            "holds labels, of which 255 is void, yield target.long(); if it is an image, give a threshold in its "
+            "units, or threshold='otsu'"
+        )
+    image = _grey(planes)
+    valid = image.isfinite()
+    level = otsu_threshold(image) if isinstance(threshold, str) else image.new_full((len(image),), float(threshold))
     inside = image > level.view(-1, *[1] * spatial_dims)
-    return torch.stack([inside, ~inside], 1).float()
+    return torch.stack([inside & valid, ~inside & valid], 1).float()
+
+
+def _grey(planes: torch.Tensor) -> torch.Tensor:
+    """One plane ``[batch, *size]`` from several, in float64; void is NaN."""
+    values = planes.double()
+    if planes.shape[1] == 1:
+        is_void = _void(planes) if _holds_labels(planes) else torch.zeros_like(planes, dtype=torch.bool)
+        return values.masked_fill(is_void, torch.nan)[:, 0]
+    if bool(((values >= 0) & ((values.sum(1, keepdim=True) - 1).abs() < 1e-3)).all()):
+        return 1 - values[:, 0]
+    if bool(((values == 0) | (values == 1)).all()):
+        return values.amax(1)
+    return values.mean(1)
+
+
+def _holds_labels(planes: torch.Tensor) -> bool:
+    return not (planes.is_floating_point() or planes.dtype in (torch.bool, torch.uint8))
+
+
+def _void(labels: torch.Tensor) -> torch.Tensor:
+    """Where a label map belongs to no region."""
+    return (labels < 0) | (labels == VOID_LABEL)
 
 
 def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor:
@@ -81,7 +125,7 @@ def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor
             - bool, or float in 0..1, ``[batch, *size]`` or ``[batch, 1, *size]``: the object is 1, the rest background;
             - bool, or float in 0..1, ``[batch, regions, *size]``: one plane per region;
             - integer ``[batch, *size]`` or ``[batch, 1, *size]``: a label map, region r is where the label is r.
-              Negative labels and 255 are void.
+              Negative labels and 255 are void. As uint8, labels are at most 127: larger values could be grey levels.
         spatial_dims: number of dimensions of ``size``.
 
     Returns:
@@ -110,12 +154,17 @@ def regions_from_mask(mask: torch.Tensor, spatial_dims: int = 2) -> torch.Tensor
             f"mask is an integer label map with {mask.shape[1]} channels (shape {list(mask.shape)}); expected one, or "
             "one bool plane per region"
         )
+    if mask.dtype == torch.uint8 and int(mask.max()) > GREY_ABOVE:
+        raise ValueError(
+            f"mask is uint8 with values up to {int(mask.max())}, which could be grey levels as well as labels: yield "
+            "mask > 127 for an object and its background, or mask.long() for labels, of which 255 is void"
+        )
     labels = mask[:, 0].long()
-    void = (labels < 0) | (labels == VOID_LABEL)
-    top = int(labels.masked_fill(void, 0).max())
+    nowhere = _void(labels)
+    top = int(labels.masked_fill(nowhere, 0).max())
     if top > VOID_LABEL:
         raise ValueError(f"mask holds the label {top}; label maps go from 0 to {VOID_LABEL - 1}")
-    return F.one_hot(labels.masked_fill(void, top + 1), top + 2).movedim(-1, 1)[:, : top + 1].float()
+    return F.one_hot(labels.masked_fill(nowhere, top + 1), top + 2).movedim(-1, 1)[:, : top + 1].float()
 
 
 class RegionMasks:

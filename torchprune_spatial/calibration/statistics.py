@@ -18,7 +18,7 @@ from resolution_scaling.ground.progress import progress
 from ..graph.groups import channel_layers, producers_of
 from ..graph.layers import channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
-from .batches import Batch, CalibrationData, Forward, Masks, call_model
+from .batches import Batch, CalibrationData, Forward, Masks, ReadBatch, call_model, refusing_single_items
 from .measurements import Measurement, pad, readings
 from .regions import RegionMasks
 
@@ -41,11 +41,16 @@ class Calibration:
 
     Args:
         loader, threshold, masks, forward: as in `SpatialMaskImportance`.
+        batch: callable that makes ``(input, target)`` or ``(input, target, mask)`` of what the loader yields.
 
     Example:
         >>> calibration = torchprune_spatial.Calibration(loader, threshold="otsu")
         >>> spatial_mask = tp.importance.SpatialMaskImportance(calibration)
         >>> apoz = tp.importance.APoZImportance(calibration)
+
+        Of a dataset of dicts, as those of MONAI and BasicSR:
+
+        >>> calibration = torchprune_spatial.Calibration(loader, batch=lambda batch: (batch["lq"], batch["gt"]))
     """
 
     def __init__(
@@ -55,8 +60,9 @@ class Calibration:
         *,
         masks: Masks | None = None,
         forward: Forward | None = None,
+        batch: ReadBatch | None = None,
     ):
-        self.data = CalibrationData(loader, threshold, masks)
+        self.data = CalibrationData(loader, threshold, masks, batch)
         self.forward = forward or call_model
         self._requested: dict[Measurement, None] = {}
         self._statistics: Statistics | None = None
@@ -143,6 +149,11 @@ class _Collector:
     def _read(self, layer: nn.Module, x: torch.Tensor) -> None:
         if x.ndim < 2:
             return
+        if x.is_complex():
+            raise ValueError(
+                f"a {type(layer).__name__} reads complex activations, which are not measured: use a criterion that "
+                "looks at weights, such as tp.importance.GroupMagnitudeImportance"
+            )
         dimension = channel_dimension(layer)
         channels_first = x.detach().movedim(dimension, 1)
         last, version = self._last_reads, x._version
@@ -178,7 +189,7 @@ def collect_statistics(
         forward: ``(model, inputs)`` -> outputs.
 
     Raises:
-        ValueError: the calibration data are not usable (see `CalibrationData.batches`); fewer than two regions have a
+        ValueError: the calibration data are not usable (see `CalibrationData.batches`), or are no batches; fewer than two regions have a
             pixel; activations are NaN or infinite; no layer can be pruned; ``cells="pure"``, and a region has no pure
             cell.
     """
@@ -192,6 +203,7 @@ def collect_statistics(
             with collector.reading(regions), contextlib.ExitStack() as stack:
                 if output_layers is None:
                     stack.enter_context(trace.recording(model))
+                    stack.enter_context(refusing_single_items(model, inputs))
                 outputs = forward(model, inputs)
             if output_layers is None:
                 output_layers = trace.layers_behind(outputs)
@@ -237,8 +249,9 @@ def _check_regions(present: torch.Tensor, data: CalibrationData) -> None:
         missing, side = ("object", "above") if not present[0] else ("background", "below")
         raise ValueError(
             f"threshold={data.threshold!r} leaves every image without {'an ' * (missing == 'object')}{missing} (no "
-            f"target pixel lies {side} it, or no mask has one): choose a threshold inside the range of the targets, "
-            "use threshold='otsu', or let `loader` yield masks that hold both"
+            f"target pixel lies {side} it, or no mask has one): "
+            + ("" if data.threshold == "otsu" else "choose a threshold inside the range of the targets, or 'otsu', or ")
+            + "let `loader` yield masks that hold both"
         )
     raise ValueError(
         f"the masks hold {int(present.sum())} region{'s' * (present.sum() != 1)} with any pixel; at least two are "

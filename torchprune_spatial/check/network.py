@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from torch_pruning.dependency import DependencyGraph, Group
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.calls import call_model, sentence
+from resolution_scaling.ground.calls import call_model, on_copies, sentence
 from resolution_scaling.ground.models import evaluating, of_autograd
 from resolution_scaling.ground.progress import progress as with_bar
 from resolution_scaling.ground.progress import showing_progress
@@ -160,7 +160,7 @@ def _output_layers(model: nn.Module, example_inputs: Any, options: Mapping[str, 
     names = {module: name for name, module in model.named_modules() if isinstance(module, CHANNEL_LAYERS)}
     trace = OutputTrace(names)
     with restoring_attributes(model), evaluating(model), trace.recording(model):
-        behind = trace.layers_behind((options.get("forward_fn") or call_model)(model, example_inputs))
+        behind = trace.layers_behind(on_copies(options.get("forward_fn") or call_model)(model, example_inputs))
     return [name for module, name in names.items() if module in behind]
 
 
@@ -186,7 +186,7 @@ class _Examination:
         self.outputs: list[str] = []
 
     def forward(self, model: nn.Module, inputs: Any) -> Any:
-        return (self.options.get("forward_fn") or call_model)(model, inputs)
+        return on_copies(self.options.get("forward_fn") or call_model)(model, inputs)
 
     def problems(self, channels: int) -> Iterator[NetworkProblem]:
         """Examine all the groups, one after the other."""

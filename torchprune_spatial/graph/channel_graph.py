@@ -14,7 +14,7 @@ import torch_pruning as tp
 from torch_pruning.dependency import DependencyGraph
 from torch_pruning.dependency.node import Node
 
-from resolution_scaling.ground.calls import call_model
+from resolution_scaling.ground.calls import call_model, on_copies
 from resolution_scaling.ground.meta import call_on_meta, with_values
 from resolution_scaling.ground.put_back import restoring_attributes
 
@@ -115,7 +115,7 @@ class ChannelGraph(DependencyGraph):
         self.ignored_params = list(ignored_params or [])
         ignored = {id(parameter) for parameter in self.ignored_params}
         frozen = {name: "it is one of ignored_params" for name, p in model.named_parameters() if id(p) in ignored}
-        call, transform = forward_fn or call_model, output_transform or _same
+        call, transform = on_copies(forward_fn or call_model), output_transform or _same
         self._pass = ForwardPass(model, lambda model: transform(call(model, example_inputs)), self.customized())
         self.channels, traced = self._pass.first(frozen)
         if traced.idle:

@@ -232,3 +232,41 @@ def test_each_output_is_compared_with_its_own_target(batches):
     mask = (torch.rand(4, 1, 8, 8) > 0.5).float()
     changes = OutputChanges(Two().eval(), Calibration([(mask, (mask, 5 + 15 * mask))]))
     assert changes._readings == ["sigmoid", "values"]
+
+
+def test_noise_that_the_network_draws_is_no_change(batches):
+    class Noisy(Chain):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(len(x), 1, 8, 8)
+
+    torch.manual_seed(1)
+    network = Noisy().eval()
+    network.output.weight.data[:, 4:] = 0
+    state = torch.get_rng_state()
+    changes = OutputChanges(network, Calibration(batches), loss=lambda out, _: out.square())
+    assert change_of(changes, network, 4) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_number_can_stand_first_among_the_inputs(batches):
+    class Timed(Chain):
+        def forward(self, time, x):
+            return super().forward(x + time)
+
+    network = Timed().eval()
+    data = [((torch.tensor(0.5), x), y, mask) for x, y, mask in batches]
+    shifted = [(x + 0.5, y, mask) for x, y, mask in batches]
+    found = InterpolativeImportance(data), InterpolativeImportance(shifted)
+    records = [
+        prune_to(copy.deepcopy(net), example, importance, compression=2)
+        for net, example, importance in zip(
+            (network, chain_of(network)), ((torch.tensor(0.5), batches[0][0]), batches[0][0]), found, strict=True
+        )
+    ]
+    assert records[0].rows() == records[1].rows()
+
+
+def chain_of(network):
+    chain = Chain().eval()
+    chain.load_state_dict(network.state_dict())
+    return chain

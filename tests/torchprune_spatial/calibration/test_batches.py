@@ -1,5 +1,8 @@
 """What users bring: loaders, masks, models with several inputs, precisions, devices."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 import torch_pruning as tp
@@ -45,6 +48,64 @@ def test_masks_from_a_callable_without_targets():
     inputs = [x for x, _ in calibration()]
     importance = SpatialMaskImportance(inputs, masks=lambda x, target: x[:, :1] > 0 if target is None else 1 / 0)
     assert importance(group_of(plain_net(), "0")).shape == (6,)
+
+
+def test_batches_that_have_to_be_taken_apart():
+    data = calibration()
+    expected = SpatialMaskImportance(data)(group_of(plain_net(), "0"))
+    dicts = [{"lq": x, "gt": t, "path": ["a.png"] * len(x)} for x, t in data]
+    shared = torchprune_spatial.Calibration(dicts, batch=lambda batch: (batch["lq"], batch["gt"]))
+    torch.testing.assert_close(SpatialMaskImportance(shared)(group_of(plain_net(), "0")), expected)
+    with pytest.raises(ValueError, match=r"keys 'lq', 'gt', 'path'.*Calibration\(loader, batch="):
+        SpatialMaskImportance(dicts)(group_of(plain_net(), "0"))
+    with pytest.raises(ValueError, match=r"mask is a list.*batch=lambda batch: batch\[:2\]"):
+        SpatialMaskImportance([(x, t, ["a.png"]) for x, t in data])(group_of(plain_net(), "0"))
+    with pytest.raises(TypeError, match="batch is a str"):
+        torchprune_spatial.Calibration(dicts, batch="lq")
+
+
+def test_thresholds_are_numbers_of_any_kind():
+    data = calibration()
+    expected = SpatialMaskImportance(data, threshold=0.25)(group_of(plain_net(), "0"))
+    for threshold in (np.float32(0.25), np.float64(0.25), Fraction(1, 4)):
+        torch.testing.assert_close(SpatialMaskImportance(data, threshold)(group_of(plain_net(), "0")), expected)
+
+
+def single_channels():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 1, 1))
+    x = torch.rand(8, 1, 8, 8)
+    return model, x, (x > 0.7).float()
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "sensitivity"])
+def test_single_items_are_no_batches(allocation):
+    model, x, y = single_channels()
+    with pytest.raises(ValueError, match=r"yields single items: .* \[1, 8, 8\].*DataLoader\(dataset, batch_size"):
+        torchprune_spatial.prune_to(
+            model, x[:1], SpatialMaskImportance(list(zip(x, y, strict=True))), compression=2, allocation=allocation
+        )
+    assert model[0].out_channels == 8
+
+
+def test_what_the_network_does_to_its_inputs_is_not_seen_outside():
+    class InPlace(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x.mul_(255))
+
+    model, x, y = single_channels()
+    kept = x.clone()
+    importance = torchprune_spatial.InterpolativeImportance([(x, y)])
+    record = torchprune_spatial.prune_to(InPlace(model), x[:1], importance, compression=2)
+    assert torch.equal(x, kept)
+    expected = torchprune_spatial.prune_to(
+        single_channels()[0], x[:1], torchprune_spatial.InterpolativeImportance([(255 * x, y)]), compression=2
+    )
+    assert [[*kept] for kept in record.kept_out.values()] == [[*kept] for kept in expected.kept_out.values()]
 
 
 def test_masks_from_the_model_itself_are_not_counted_as_its_activations():

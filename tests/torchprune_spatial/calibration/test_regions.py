@@ -35,6 +35,39 @@ def test_channels_of_a_target_are_averaged():
     assert regions_from_target(target, 0.35)[0, :, 0, 0].tolist() == [0, 1]
 
 
+def object_and_background(target, threshold=0.5):
+    return regions_from_target(target, threshold)[0, :, 0].tolist()
+
+
+def test_forms_of_a_target():
+    overlapping = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 0]]).view(1, 2, 1, 4)
+    one_hot = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]).view(1, 3, 1, 4)
+    object_but_first = [[0, 1, 1, 1], [1, 0, 0, 0]]
+    for target in (overlapping, overlapping.bool(), overlapping.double(), one_hot, one_hot.float(), one_hot.bool()):
+        assert object_and_background(target) == object_but_first
+    assert object_and_background(0.8 * one_hot + 0.2 / 3) == object_but_first  # as probabilities
+    assert object_and_background(torch.tensor([[[-0.5, 3.0, 1.0, 1.0]]])) == object_but_first
+    assert object_and_background(torch.tensor([[[0, 7, 1, 2]]])) == object_but_first  # labels
+    assert object_and_background(torch.tensor([[[0, 7, 1, 2]]], dtype=torch.uint8)) == object_but_first
+
+
+def test_void_of_a_target_is_neither_object_nor_background():
+    neither_in_the_middle = [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert object_and_background(torch.tensor([[[3, 255, -1, 0]]])) == neither_in_the_middle
+    image = torch.tensor([[[0.9, torch.nan, torch.inf, 0.1]]])
+    assert object_and_background(image) == object_and_background(image, "otsu") == neither_in_the_middle
+    assert object_and_background(image.expand(1, 3, 1, 4)) == neither_in_the_middle
+    assert regions_from_target(image * torch.nan, "otsu").sum() == 0
+
+
+def test_images_of_255_have_a_threshold_in_their_units():
+    grey = torch.tensor([[[0, 255, 200, 128]]], dtype=torch.uint8)
+    assert object_and_background(grey, 127) == object_and_background(grey.float(), 127) == [[0, 1, 1, 1], [1, 0, 0, 0]]
+    for target in (grey, grey.float()):
+        with pytest.raises(ValueError, match="holds 255, with threshold"):
+            regions_from_target(target, 0.5)
+
+
 def test_forms_of_a_mask():
     binary = torch.tensor([[[True, False]]])
     both = [[[[1.0, 0.0]], [[0.0, 1.0]]]]
@@ -98,6 +131,7 @@ def test_unknown_positions():
         (torch.full((1, 8, 8), float("nan")), "must lie in 0..1"),
         (torch.zeros(1, 3, 8, 8).int(), "integer label map with 3 channels"),
         (torch.full((1, 8, 8), 1000), "label 1000"),
+        (torch.tensor([[[0, 31, 250]]], dtype=torch.uint8), "up to 250, which could be grey levels as well as labels"),
     ],
 )
 def test_bad_masks(mask, message):
