@@ -142,8 +142,8 @@ class CalibrationData:
         if len(parts) > 3 or not parts:
             raise ValueError(
                 f"loader yielded a {type(batch).__name__} of {len(parts)} items; expected (input, target) or "
-                "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target). What is yielded "
-                f"is taken apart by Calibration(loader, batch=...), such as {BATCH}"
+                "(input, target, mask). Several inputs belong in one tuple or dict: ((x1, x2), target). "
+                f"Calibration(loader, batch=...) takes apart what is yielded, such as {BATCH}"
             )
         if len(parts) == 1 and self.masks is None and needs_regions:
             keys = f" with the keys {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else ""
@@ -185,8 +185,8 @@ class CalibrationData:
                 )
         if images and len(planes) != len(images[0]):
             raise ValueError(
-                f"{source} holds {len(planes)} images, but the input holds {len(images[0])}: they must come in pairs, in "
-                "batches, as from DataLoader(dataset, batch_size=...)"
+                f"{source} holds {len(planes)} images, but the input holds {len(images[0])}: they must come in pairs, "
+                "in batches, as from DataLoader(dataset, batch_size=...)"
             )
         return planes
 

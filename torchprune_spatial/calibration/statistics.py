@@ -189,9 +189,9 @@ def collect_statistics(
         forward: ``(model, inputs)`` -> outputs.
 
     Raises:
-        ValueError: the calibration data are not usable (see `CalibrationData.batches`), or are no batches; fewer than two regions have a
-            pixel; activations are NaN or infinite; no layer can be pruned; ``cells="pure"``, and a region has no pure
-            cell.
+        ValueError: the calibration data are not usable (see `CalibrationData.batches`), or single items; fewer than two
+            regions have a pixel; activations are NaN, infinite or complex; no layer can be pruned; ``cells="pure"``,
+            and a region has no pure cell.
     """
     model, layers, measurements = graph.model, channel_layers(graph), list(measurements)
     with_regions = any(measurement.needs_regions for measurement in measurements)
