@@ -98,9 +98,9 @@ class OutputChanges:
 
     def _find_output_layers(self) -> set[nn.Module]:
         trace = OutputTrace(module for module in self.model.modules() if isinstance(module, CHANNEL_LAYERS))
-        inputs = copied(self._batches[0].inputs)
-        with trace.recording(self.model), refusing_single_items(self.model, inputs):
-            outputs = self.forward(self.model, inputs)
+        batch = self._batches[0]
+        with trace.recording(self.model), refusing_single_items(self.model, batch.inputs):
+            outputs = self._run(batch)
         return trace.layers_behind(outputs)
 
     def change(self, group: Group, positions: Sequence[int]) -> float:
@@ -126,10 +126,13 @@ class OutputChanges:
     @torch.no_grad()
     def _outputs(self) -> Iterator[Any]:
         for batch in self._batches:
-            with torch.random.fork_rng(range(torch.cuda.device_count())):
-                torch.manual_seed(0)  # a random network draws the same numbers each time
-                outputs = self.forward(self.model, copied(batch.inputs))
-            yield outputs
+            yield self._run(batch)
+
+    def _run(self, batch: Batch) -> Any:
+        """Run the network on a copy of the inputs, with the same random numbers each time."""
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(0)
+            return self.forward(self.model, copied(batch.inputs))
 
     def _real(self, outputs: Any) -> list[torch.Tensor]:
         """Find the floating-point tensors among the outputs: ``[batch, channels, *grid]`` or another shape."""
