@@ -17,6 +17,7 @@ from resolution_scaling.ground.put_back import restoring_values
 
 from ..calibration.batches import Batch, refusing_single_items
 from ..calibration.measurements import pad
+from ..calibration.places import FollowedPlaces
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration
 from ..graph.channel_graph import ChannelGraph
@@ -71,7 +72,10 @@ class OutputChanges:
         self.model, self.forward, self.fold, self.loss = model, calibration.forward, fold, loss
         self._batches: list[Batch] = []
         images = 0
+        places = FollowedPlaces(model, calibration.forward)
         for batch in calibration.batches(model):
+            if batch.regions is not None:
+                batch.regions.placed = places.of(batch.inputs, tuple(batch.regions.planes.shape[2:]))
             self._batches.append(batch)
             images += max(
                 (len(x) for x in tree_leaves(batch.inputs) if isinstance(x, torch.Tensor) and x.ndim), default=1
@@ -200,7 +204,7 @@ class _RegionSums:
 
     def add(self, values: torch.Tensor, regions: RegionMasks | None) -> None:
         """Add ``[batch, channels, *grid]``, or a tensor without positions, which counts as one region."""
-        weights = regions.weights(len(values), tuple(values.shape[2:])) if regions and values.ndim > 2 else None
+        weights = regions.weights_of_output(values) if regions and values.ndim > 2 else None
         if weights is None:
             part = values.new_tensor([[values.sum()], [values.numel()]])
         else:

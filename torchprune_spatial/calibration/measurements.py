@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .places import Cells
 from .regions import RegionMasks
 
 CELLS = ("auto", "pure", "coverage")
@@ -50,7 +51,9 @@ class Reading:
         )  # after ReLU, this check is faster than a copy
 
 
-def readings(layer: nn.Module, x: torch.Tensor, regions: RegionMasks | None, batch: int) -> Iterator[Reading]:
+def readings(
+    layer: nn.Module, x: torch.Tensor, regions: RegionMasks | None, batch: int, cells: Cells | None = None
+) -> Iterator[Reading]:
     """Split the input of a layer into a few images at a time, so that temporary tensors fit into the cache.
 
     Args:
@@ -58,10 +61,11 @@ def readings(layer: nn.Module, x: torch.Tensor, regions: RegionMasks | None, bat
         x: its input, ``[batch, channels, *grid]``.
         regions: the regions of the batch. Cells whose position is unknown belong to every region.
         batch: the number of the batch.
+        cells: where the cells of the input lie, if they do not cover the images evenly.
     """
     weights = None
     if regions is not None:
-        weights = regions.weights(len(x), tuple(x.shape[2:]))
+        weights = regions.weights(len(x), tuple(x.shape[2:])) if cells is None else regions.weights_of(cells)
         if weights is None:
             weights = x.new_ones(1, 1, 1, 1).expand(len(x), 2, regions.planes.shape[1], _cells(x).shape[2])
         weights = weights.to(torch.promote_types(x.dtype, torch.float32))

@@ -6,10 +6,15 @@ From a binary mask, region 0 is the object (``M = 0`` in the paper) and region 1
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from .places import Cells, Placed
 
 VOID_LABEL = 255
 """Label that belongs to no region, as in PASCAL VOC and Cityscapes; negative labels are void too."""
@@ -172,11 +177,70 @@ class RegionMasks:
 
     Args:
         planes: ``[batch, regions, *size]`` in 0..1.
+
+    Attributes:
+        placed: where the feature maps lie in the images; None if they all cover the images evenly.
     """
 
     def __init__(self, planes: torch.Tensor):
         self.planes = planes
+        self.placed: Placed | None = None
         self._weights: dict[tuple[int, ...], torch.Tensor | None] = {}
+        self._of_cells: dict[Cells, torch.Tensor] = {}
+        self._sums: torch.Tensor | None = None
+
+    def weights_of(self, cells: Cells) -> torch.Tensor:
+        """Compute the weight of each cell of a feature map that does not cover the images evenly.
+
+        Returns:
+            ``[maps, 2, regions, cells]``, as `weights` gives them. What lies outside of the image is in no region.
+        """
+        if cells not in self._of_cells:
+            self._of_cells[cells] = self._weigh_cells(cells)
+        return self._of_cells[cells]
+
+    def weights_of_output(self, output: torch.Tensor) -> torch.Tensor | None:
+        """The weights of the cells of an output ``[batch, channels, *grid]``, as `weights` gives them."""
+        maps, grid = len(output), tuple(output.shape[2:])
+        if self.placed is not None and grid != tuple(self.planes.shape[2:]):
+            for cells in self.placed.outputs:
+                if cells is not None and cells.image.shape == (maps, math.prod(grid)):
+                    return self.weights_of(cells)
+        return self.weights(maps, grid)
+
+    def _weigh_cells(self, cells: Cells) -> torch.Tensor:
+        if self._sums is None:
+            self._sums = self._placed_planes().movedim(1, 0).double()
+            for dim in range(2, self._sums.dim()):
+                self._sums = F.pad(self._sums.cumsum(dim).movedim(dim, -1), (1, 0)).movedim(-1, dim)
+        sizes, total = self._sums.shape[2:], torch.zeros((), dtype=torch.float64)
+        ends = [
+            [(begin + step).clamp(0, whole - 1) for step in (0, size)]
+            for begin, size, whole in zip(cells.begins, cells.size, sizes, strict=True)
+        ]
+        for corner in itertools.product((0, 1), repeat=len(sizes)):
+            index = cells.image.clamp(0)
+            for side, end, whole in zip(corner, ends, sizes, strict=True):
+                index = index * whole + end[side]
+            sums = self._sums.flatten(1)[:, index.to(self.planes.device)]
+            total = total + (-1) ** (len(sizes) - sum(corner)) * sums
+        coverage = (total / math.prod(cells.size)).masked_fill((cells.image < 0).to(self.planes.device), 0)
+        coverage = coverage.movedim(0, 1).float()
+        return torch.stack([(coverage >= 1 - 1e-6).float(), coverage], 1)
+
+    def _placed_planes(self) -> torch.Tensor:
+        """The regions on the pixels of the images' frame, ``[batch, regions, *pixels]``."""
+        placed = cast("Placed", self.placed)
+        pixels = [size // 2 for size in placed.frame.size]
+        if placed.regions is None and any(p % own for p, own in zip(pixels, self.planes.shape[2:], strict=True)):
+            return F.interpolate(self.planes, size=pixels, mode="area")
+        planes, count = self.planes, len(pixels)
+        begins = [0] * count if placed.regions is None else [int(b.min()) for b in placed.regions.begins]
+        for dim, (begin, whole) in enumerate(zip(begins, pixels, strict=True)):
+            pitch = whole // planes.shape[2 + dim] if placed.regions is None else placed.regions.size[dim]
+            planes = planes.repeat_interleave(pitch, 2 + dim).movedim(2 + dim, -1)
+            planes = F.pad(planes, (begin, whole - begin - planes.shape[-1])).movedim(-1, 2 + dim)
+        return planes
 
     def weights(self, batch: int, grid: tuple[int, ...]) -> torch.Tensor | None:
         """Compute the weight of each cell of a feature map in the mean of each region.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import warnings
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +23,7 @@ from ..graph.layers import channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
 from .batches import Batch, CalibrationData, Forward, Masks, ReadBatch, call_model, refusing_single_items
 from .measurements import Measurement, pad, readings
+from .places import Cells, FollowedPlaces
 from .regions import RegionMasks
 
 
@@ -131,11 +135,14 @@ class _Collector:
         self._batch = -1
         self._regions: RegionMasks | None = None
         self._last_reads: dict[tuple[Any, ...], tuple[weakref.ref[torch.Tensor], int, Any]] = {}
+        self._calls: Counter[nn.Module] = Counter()
+        self.without_places: list[nn.Module] = []
 
     @contextlib.contextmanager
     def reading(self, regions: RegionMasks | None) -> Iterator[None]:
         """A context in which the inputs of the layers are measured, for a batch with these regions."""
         self._batch, self._regions = self._batch + 1, regions
+        self._calls.clear()
         try:
             with watching_inputs(self._layers, self._read):
                 yield
@@ -156,18 +163,33 @@ class _Collector:
             )
         dimension = channel_dimension(layer)
         channels_first = x.detach().movedim(dimension, 1)
+        cells = self._cells(layer, channels_first)
         last, version = self._last_reads, x._version
         keys = {m: (m, id(x), dimension, layer if m.depends_on_layer else None) for m in self.totals}
         new = [m for m, key in keys.items() if key not in last or last[key][0]() is not x or last[key][1] != version]
         if new:  # several layers often read one tensor: measure it once
             found: dict[Measurement, Any] = {}
             with torch.autocast(x.device.type, enabled=False):
-                for reading in readings(layer, channels_first, self._regions, self._batch):
+                for reading in readings(layer, channels_first, self._regions, self._batch, cells):
                     for measurement in new:
                         _add(found, measurement, measurement.measure(reading))
             last.update((keys[m], (weakref.ref(x), version, found[m])) for m in new)
         for measurement, totals in self.totals.items():
             _add(totals, layer, last[keys[measurement]][2])
+
+    def _cells(self, layer: nn.Module, x: torch.Tensor) -> Cells | None:
+        """Where the cells of a layer's input lie; None if evenly, or if that is not known."""
+        self._calls[layer] += 1
+        if self._regions is None or self._regions.placed is None:
+            return None
+        reads = self._regions.placed.reads.get(layer, [])
+        cells = reads[self._calls[layer] - 1] if len(reads) >= self._calls[layer] else None
+        grid = tuple(x.shape[2:])
+        if cells is not None and cells.image.shape == (len(x), math.prod(grid)):
+            return cells
+        if math.prod(grid) > 1 and self._regions.weights(len(x), grid) is None:
+            self.without_places.append(layer)
+        return None
 
 
 def _add(totals: dict[Any, Any], key: Any, value: Any) -> None:
@@ -199,7 +221,10 @@ def collect_statistics(
     output_layers: set[nn.Module] | None = None
     with evaluating(model):
         batches = data.batches(*_placement(model), "required" if with_regions else "none")
+        places = FollowedPlaces(model, forward, layers)
         for inputs, _, regions in progress(batches, "calibration", total=_length(data.loader)):
+            if regions is not None:
+                regions.placed = places.of(inputs, tuple(regions.planes.shape[2:]))
             with collector.reading(regions), contextlib.ExitStack() as stack:
                 if output_layers is None:
                     stack.enter_context(trace.recording(model))
@@ -213,6 +238,12 @@ def collect_statistics(
         raise ValueError(
             f"model {type(model).__name__} has no prunable layer: "
             + ("every layer writes an output of the network" if layers else "it has no convolution or linear layer")
+        )
+    if without := list(dict.fromkeys(layers[layer] for layer in collector.without_places)):
+        warnings.warn(
+            f"where in the image the maps lie that {', '.join(map(repr, without[:3]))}{', ...' * (len(without) > 3)} "
+            "read cannot be followed, so that they count the same in every region",
+            stacklevel=2,
         )
     present = collector.areas > 0
     if with_regions:

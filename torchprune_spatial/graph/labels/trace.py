@@ -119,7 +119,7 @@ class Dispatch(TorchDispatchMode):
                 self.following.freeze(positions, "the code computes with its position")
         rule = rule_for(function)
         if rule is not None:
-            args = (*args, *_defaults(function._schema.arguments[len(args) :], kwargs or {}))
+            args = (*args, *defaults(function._schema.arguments[len(args) :], kwargs or {}))
             name = function._schema.name.split("::")[1]
             call = Call(base_name(name), args, kwargs or {}, result, function)
             rule(self.following, call)
@@ -142,7 +142,7 @@ class Dispatch(TorchDispatchMode):
         return not in_place and all(storage_key(output) == storage_key(source) for output in outputs)
 
 
-class _Plain(TorchFunctionMode):
+class Plain(TorchFunctionMode):
     """Does nothing; where such a mode is active, PyTorch takes no short cuts through attention."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,7 +150,7 @@ class _Plain(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _defaults(left: list[Any], given: Mapping[str, Any]) -> list[Any]:
+def defaults(left: list[Any], given: Mapping[str, Any]) -> list[Any]:
     """The values of positional arguments that were left out."""
     return [
         argument.default_value if argument.has_default_value() else None
@@ -240,7 +240,7 @@ def trace(
             stack.callback(module.register_forward_hook(lambda *_, name=name: order.append(name)).remove)
         counting = known is None or known.filled
         stack.enter_context(counting_attributes(model, axes, sizes.numbers) if counting else contextlib.nullcontext())
-        stack.enter_context(sizes if counting else _Plain())
+        stack.enter_context(sizes if counting else Plain())
         stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
 
         def follow() -> None:
