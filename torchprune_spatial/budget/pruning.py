@@ -14,6 +14,7 @@ from torch_pruning.dependency import Group
 
 from resolution_scaling.ground.arguments import real_number, whole_number
 from resolution_scaling.ground.calls import call_model, on_copies
+from resolution_scaling.ground.meta import call_on_meta, meta_copy
 from resolution_scaling.ground.models import evaluating, of_autograd
 from resolution_scaling.ground.progress import counting, showing_progress
 from resolution_scaling.ground.put_back import undoing_failures
@@ -154,6 +155,7 @@ def prune_to(
         example_inputs = of_autograd(model, example_inputs)
         tried = stack.enter_context(counting("search"))
         forward = options["forward_fn"]
+        call_on_meta(*meta_copy(model, example_inputs), forward)  # before anything is measured, which may take long
         costs = {name: LIMITS[name](model, example_inputs, forward) for name in limits}
         channels = _followed(model, example_inputs, options) if graph == "channels" else None
         groups, pruning_groups = _scored(model, example_inputs, importance, options, channels)

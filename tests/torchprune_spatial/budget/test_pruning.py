@@ -393,6 +393,13 @@ def test_what_cannot_be_done_is_said_and_the_network_left_alone(make, importance
     assert_unchanged(model, before)
 
 
+@pytest.mark.parametrize("budget", ["compression", "speedup"])
+def test_what_cannot_be_rehearsed_is_said_before_anything_is_measured(budget):
+    with pytest.raises(ValueError, match="cannot run on the meta device"):
+        prune_to(Looking(*plain_net()), EXAMPLE, lambda group: pytest.fail("scored"), **{budget: 2})
+
+
+
 def test_bars_are_shown_on_a_terminal_alone_and_not_if_asked(monkeypatch, capfd):
     class Terminal(io.StringIO):
         def isatty(self):
