@@ -12,14 +12,13 @@ import torch.nn as nn
 from torch.utils._pytree import tree_leaves, tree_leaves_with_path
 from torch_pruning.dependency import Group
 
-from resolution_scaling.ground.calls import copied
 from resolution_scaling.ground.put_back import restoring_values
 
-from ..calibration.batches import Batch, refusing_single_items
+from ..calibration.batches import refusing_single_items, run_alike
 from ..calibration.measurements import pad
 from ..calibration.places import FollowedPlaces
 from ..calibration.regions import RegionMasks
-from ..calibration.statistics import Calibration
+from ..calibration.statistics import Calibration, some_batches
 from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import Member, channel_layers, members_that_read, producers_in
 from ..graph.layers import CHANNEL_LAYERS, channel_dimension, watching_inputs
@@ -70,18 +69,11 @@ class OutputChanges:
         loss: Loss | None = None,
     ):
         self.model, self.forward, self.fold, self.loss = model, calibration.forward, fold, loss
-        self._batches: list[Batch] = []
-        images = 0
+        self._batches = some_batches(calibration, model, IMAGES)
         places = FollowedPlaces(model, calibration.forward)
-        for batch in calibration.batches(model):
+        for batch in self._batches:
             if batch.regions is not None:
                 batch.regions.placed = places.of(batch.inputs, tuple(batch.regions.planes.shape[2:]))
-            self._batches.append(batch)
-            images += max(
-                (len(x) for x in tree_leaves(batch.inputs) if isinstance(x, torch.Tensor) and x.ndim), default=1
-            )
-            if images >= IMAGES:
-                break
         self._output_layers = self._find_output_layers()
         outputs = [*self._outputs()]
         if loss is not None:
@@ -104,7 +96,7 @@ class OutputChanges:
         trace = OutputTrace(module for module in self.model.modules() if isinstance(module, CHANNEL_LAYERS))
         batch = self._batches[0]
         with trace.recording(self.model), refusing_single_items(self.model, batch.inputs):
-            outputs = self._run(batch)
+            outputs = run_alike(self.model, self.forward, batch.inputs)
         return trace.layers_behind(outputs)
 
     def change(self, group: Group, positions: Sequence[int]) -> float:
@@ -130,13 +122,7 @@ class OutputChanges:
     @torch.no_grad()
     def _outputs(self) -> Iterator[Any]:
         for batch in self._batches:
-            yield self._run(batch)
-
-    def _run(self, batch: Batch) -> Any:
-        """Run the network on a copy of the inputs, with the same random numbers each time."""
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            torch.manual_seed(0)
-            return self.forward(self.model, copied(batch.inputs))
+            yield run_alike(self.model, self.forward, batch.inputs)
 
     def _real(self, outputs: Any) -> list[torch.Tensor]:
         """Find the floating-point tensors among the outputs: ``[batch, channels, *grid]`` or another shape."""

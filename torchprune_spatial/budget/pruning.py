@@ -155,7 +155,8 @@ def prune_to(
         example_inputs = of_autograd(model, example_inputs)
         tried = stack.enter_context(counting("search"))
         forward = options["forward_fn"]
-        call_on_meta(*meta_copy(model, example_inputs), forward)  # before anything is measured, which may take long
+        on_meta, inputs_on_meta = meta_copy(model, example_inputs)
+        call_on_meta(on_meta, inputs_on_meta, forward)  # before anything is measured, which may take long
         costs = {name: LIMITS[name](model, example_inputs, forward) for name in limits}
         channels = _followed(model, example_inputs, options) if graph == "channels" else None
         groups, pruning_groups = _scored(model, example_inputs, importance, options, channels)

@@ -191,6 +191,13 @@ class CalibrationData:
         return planes
 
 
+def run_alike(model: nn.Module, forward: Forward, inputs: Any) -> Any:
+    """Run a network on a copy of the inputs, with the same random numbers each time."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        return forward(model, copied(inputs))
+
+
 @contextlib.contextmanager
 def refusing_single_items(model: nn.Module, inputs: Any) -> Iterator[None]:
     """A context in which the network is called with inputs that must be a batch.

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn as nn
+from torch.utils._pytree import tree_leaves
 from torch_pruning.dependency import DependencyGraph
 
 from resolution_scaling.ground.models import evaluating
@@ -78,7 +79,7 @@ class Calibration:
         Raises:
             ValueError: see `CalibrationData.batches`.
         """
-        return self.data.batches(*_placement(model), "if known")
+        return self.data.batches(*placement_of(model), "if known")
 
     def request(self, measurement: Measurement) -> None:
         """Add a measurement to the next pass."""
@@ -121,7 +122,19 @@ def _state(graph: DependencyGraph) -> tuple[Any, ...]:
     return weakref.ref(graph.model), list(channel_layers(graph)), versions
 
 
-class _Collector:
+def some_batches(calibration: Calibration, model: nn.Module, images: int) -> list[Batch]:
+    """Whole batches, until they hold at least a number of images."""
+    batches, found = list[Batch](), 0
+    for batch in calibration.batches(model):
+        batches.append(batch)
+        tensors = [leaf for leaf in tree_leaves(batch.inputs) if isinstance(leaf, torch.Tensor)]
+        found += max((len(tensor) for tensor in tensors if tensor.ndim), default=1)
+        if found >= images:
+            break
+    return batches
+
+
+class Collector:
     """Forward pre-hooks that measure the inputs of the layers that read channels.
 
     The inputs are measured, not the outputs of the producers, because the paper scores activated maps. The next layer
@@ -217,10 +230,10 @@ def collect_statistics(
     """
     model, layers, measurements = graph.model, channel_layers(graph), list(measurements)
     with_regions = any(measurement.needs_regions for measurement in measurements)
-    collector, trace = _Collector(layers, measurements), OutputTrace(layers)
+    collector, trace = Collector(layers, measurements), OutputTrace(layers)
     output_layers: set[nn.Module] | None = None
     with evaluating(model):
-        batches = data.batches(*_placement(model), "required" if with_regions else "none")
+        batches = data.batches(*placement_of(model), "required" if with_regions else "none")
         places = FollowedPlaces(model, forward, layers)
         for inputs, _, regions in progress(batches, "calibration", total=_length(data.loader)):
             if regions is not None:
@@ -259,7 +272,7 @@ def collect_statistics(
     return Statistics(values, writers)
 
 
-def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """The device and the floating-point dtype of a network."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     return parameter.device, parameter.dtype

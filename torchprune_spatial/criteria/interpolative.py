@@ -22,10 +22,10 @@ from .base import CalibratedImportance
 from .folding import columns_of, fold_by_least_squares
 from .grams import Gram, GramsOfGroups, grams_of_readers
 from .ranking import places
+from .refitting import Refitting
 from .registry import register_criterion
+from .sampling import sampled
 
-GOLDEN = (5**0.5 - 1) / 2
-"""The first N multiples of this number, modulo 1, are spread evenly over 0..1 for every N."""
 PRODUCTS = 2**21
 """The largest number of products of two channels per region and image. With the default of 64 samples, layers that read
 more than 181 channels are therefore sampled in fewer cells, but in four at least."""
@@ -85,6 +85,7 @@ class InterpolativeImportance(CalibratedImportance):
         self.ridge = real_number(ridge, "ridge", least=0)
         self._grams = GramsOfGroups()
         super().__init__(loader, threshold, masks=masks, forward=forward)
+        self._refitting = Refitting(self.calibration, samples, ridge)
 
     def measurements(self) -> list[Measurement]:
         """A Gram matrix for each region."""
@@ -106,6 +107,9 @@ class InterpolativeImportance(CalibratedImportance):
         The removed channels are replaced by linear combinations of the kept ones, fitted by least squares to the
         activations of the calibration data; every region has the same weight. The combinations become part of the
         weights of the layers that read them. Layers that do not mix channels (depthwise convolutions) are not changed.
+        Behind group norm and layer norm, the kept channels change too when others are removed. What the layers read
+        before is then fitted by what they read without these channels: the network runs twice on 32 of the images, if
+        its channels are followed by a `ChannelGraph`, as in `prune_to`.
         `prune_to` folds by itself. With a pruner of your own, call this before the group is pruned, in the same step
         that scored it.
 
@@ -121,6 +125,9 @@ class InterpolativeImportance(CalibratedImportance):
             ...     importance.fold(group)
             ...     group.prune()
         """
+        if self._refitting.applies_to(group):
+            self._refitting.fold(group)
+            return
         for member, gram in self._grams.readers(group):
             if mixes_channels(member.layer):
                 removed = torch.zeros(len(gram), dtype=torch.bool)
@@ -157,21 +164,8 @@ class RegionGrams(Measurement):
 
     def measure(self, reading: Reading) -> _RegionGrams:
         """The Gram matrix of the sampled cells, for each region."""
-        x = reading.cells
-        coverage = cast(torch.Tensor, reading.weights)[:, 1]  # needs_regions
-        samples = min(self.samples, max(4, PRODUCTS // x.shape[1] ** 2))
-        if x.shape[2] <= samples:
-            return _RegionGrams([_weighted_gram(x, region) for region in coverage.unbind(1)])
-        place = torch.arange(len(x) * samples, device=x.device, dtype=torch.float64).mul(GOLDEN).frac()
-        place = place.view(len(x), 1, -1) * coverage.sum(2, dtype=torch.float64, keepdim=True)
-        cells = torch.searchsorted(coverage.cumsum(2, dtype=torch.float64), place, right=True).clamp_(
-            max=x.shape[2] - 1
-        )
-        weights = (coverage.sum(2, keepdim=True) / samples).expand(-1, -1, samples)
-        sampled = zip(cells.unbind(1), weights.unbind(1), strict=True)
-        return _RegionGrams(
-            [_weighted_gram(x.gather(2, c.unsqueeze(1).expand(-1, x.shape[1], -1)), w) for c, w in sampled]
-        )
+        samples = min(self.samples, max(4, PRODUCTS // reading.x.shape[1] ** 2))
+        return _RegionGrams([Gram(rows) for rows in sampled(reading, samples)])
 
     def result(self, total: _RegionGrams, present: torch.Tensor, reader: str) -> tuple[Gram, ...]:
         """The matrices of the regions that are present."""
@@ -181,11 +175,6 @@ class RegionGrams(Measurement):
     def is_finite(values: tuple[Gram, ...]) -> bool:
         """Whether all matrices are free of NaN and infinity."""
         return all(gram.is_finite() for gram in values)
-
-
-def _weighted_gram(x: torch.Tensor, weights: torch.Tensor) -> Gram:
-    """The Gram matrix of activations ``[images, channels, cells]`` with weights ``[images, cells]``."""
-    return Gram((x * weights.unsqueeze(1).sqrt()).movedim(1, 2).flatten(0, 1))
 
 
 def pivots(gram: torch.Tensor) -> torch.Tensor:

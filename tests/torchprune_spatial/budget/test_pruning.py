@@ -399,7 +399,6 @@ def test_what_cannot_be_rehearsed_is_said_before_anything_is_measured(budget):
         prune_to(Looking(*plain_net()), EXAMPLE, lambda group: pytest.fail("scored"), **{budget: 2})
 
 
-
 def test_bars_are_shown_on_a_terminal_alone_and_not_if_asked(monkeypatch, capfd):
     class Terminal(io.StringIO):
         def isatty(self):
