@@ -33,6 +33,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside of what ``torch.compile`` and PyTorch's data parallelism wrap around it."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
 def _evaluate(model: nn.Module) -> None:
     try:
         model.eval()

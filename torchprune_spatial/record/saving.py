@@ -11,7 +11,7 @@ import torch.nn as nn
 
 from resolution_scaling.ground.files import replacing
 from resolution_scaling.ground.meta import meta_copy
-from resolution_scaling.ground.models import attribute_tensors
+from resolution_scaling.ground.models import attribute_tensors, unwrapped
 
 FORMAT = 1
 Structure = dict[str, dict[str, Any]]
@@ -24,7 +24,8 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     The file holds a dict: ``"format"``, a number; ``"state_dict"``; ``"other_tensors"``, those that modules hold
     outside of it (buffers that are not persistent, and plain attributes); and ``"structure"``, by the name of each
     module its public attributes that are numbers, or tuples and lists of numbers, such as ``out_channels`` and
-    ``num_heads``. The file is written as a whole or not at all.
+    ``num_heads``. The file is written as a whole or not at all. Of a compiled or data-parallel network, the network
+    inside is saved.
 
     Raises:
         OSError: the file cannot be written.
@@ -33,6 +34,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         >>> save_pruned(model, "pruned.pt")
         >>> model = load_pruned(ResUNet(width=32), "pruned.pt")  # built as before pruning
     """
+    model = unwrapped(model)
     state = model.state_dict()
     others = {name: tensor for name, tensor in _others(model).items() if name not in state}
     save_tensors({"format": FORMAT, "state_dict": state, "other_tensors": others, "structure": _structure(model)}, path)
@@ -59,14 +61,15 @@ def load_pruned(model: nn.Module, path: str | os.PathLike[str], map_location: An
         OSError: the file cannot be read.
     """
     structure, state, others = _read(path, map_location)
-    (rehearsal,) = meta_copy(model)
+    network = unwrapped(model)
+    (rehearsal,) = meta_copy(network)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*meta parameter.*no-op")
             _fill(rehearsal, structure, state, others)
     except Exception as error:
-        raise ValueError(f"{path} does not fit this {type(model).__name__}: {error}") from error
-    _fill(model, structure, state, others)
+        raise ValueError(f"{path} does not fit this {type(network).__name__}: {error}") from error
+    _fill(network, structure, state, others)
     return model
 
 

@@ -150,6 +150,17 @@ def test_the_file_holds_numbers_only(tmp_path):
     assert "training" not in content["structure"][""]
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_what_is_wrapped_is_saved_without_its_wrapper(tmp_path, wrap):
+    model = plain_net()
+    make_pruner(model, tp.importance.GroupMagnitudeImportance(), ignored_layers=[model[-1]]).step()
+    save_pruned(wrap(model), tmp_path / "pruned.pt")
+    wrapped = wrap(plain_net())
+    assert load_pruned(wrapped, tmp_path / "pruned.pt") is wrapped
+    for loaded in (load_pruned(plain_net(), tmp_path / "pruned.pt"), wrapped):
+        assert torch.equal(loaded.eval()(EXAMPLE), model.eval()(EXAMPLE))
+
+
 def test_ties_frozen_parameters_dtype_and_modes_stay(tmp_path):
     def build(width):
         model = nn.Sequential(
