@@ -19,6 +19,7 @@ from torch_pruning.dependency import DependencyGraph
 from resolution_scaling.ground.models import evaluating
 from resolution_scaling.ground.progress import progress
 
+from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import channel_layers, producers_of
 from ..graph.layers import channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
@@ -190,6 +191,10 @@ class Collector:
         for measurement, totals in self.totals.items():
             _add(totals, layer, last[keys[measurement]][2])
 
+    def ran(self, layer: nn.Module) -> bool:
+        """Whether a layer has read anything."""
+        return any(layer in totals for totals in self.totals.values())
+
     def _cells(self, layer: nn.Module, x: torch.Tensor) -> Cells | None:
         """Where the cells of a layer's input lie; None if evenly, or if that is not known."""
         self._calls[layer] += 1
@@ -247,11 +252,13 @@ def collect_statistics(
                 output_layers = trace.layers_behind(outputs)
 
     writers = output_layers or set()  # there was a batch
+    ran = [layer for layer in layers if collector.ran(layer)]
+    missing = _not_followed(graph, [layers[layer] for layer in ran if layer not in graph.module2node])
     if not any(layer in graph.module2node and layer not in writers for layer in layers):
-        raise ValueError(
-            f"model {type(model).__name__} has no prunable layer: "
-            + ("every layer writes an output of the network" if layers else "it has no convolution or linear layer")
-        )
+        why = "every layer writes an output of the network" if layers else "it has no convolution or linear layer"
+        raise ValueError(f"model {type(model).__name__} has no prunable layer: {missing or why}")
+    if missing:
+        warnings.warn(missing, stacklevel=2)
     if without := list(dict.fromkeys(layers[layer] for layer in collector.without_places)):
         warnings.warn(
             f"where in the image the maps lie that {', '.join(map(repr, without[:3]))}{', ...' * (len(without) > 3)} "
@@ -270,6 +277,18 @@ def collect_statistics(
             if not measurement.is_finite(found):
                 raise ValueError(_non_finite_message(graph, layer, layers))
     return Statistics(values, writers)
+
+
+def _not_followed(graph: DependencyGraph, names: list[str]) -> str:
+    """What is wrong if layers that ran are missing in Torch-Pruning's graph; empty if none are."""
+    if not names or isinstance(graph, ChannelGraph):
+        return ""
+    return (
+        f"{len(names)} layers that ran in calibration are not in Torch-Pruning's graph ({', '.join(map(repr, names[:3]))}"
+        f"{', ...' * (len(names) > 3)}), so that they are not pruned. If example_inputs is a tensor, Torch-Pruning "
+        "first calls the model with its rows: pass example_inputs=(x,), or a forward_fn; or follow the channels "
+        "themselves, with prune_to or following_channels"
+    )
 
 
 def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:

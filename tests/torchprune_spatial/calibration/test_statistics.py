@@ -138,3 +138,12 @@ def test_an_image_without_object_still_counts_in_the_background():
     image = torch.cat([torch.full((1, 2, 8, 8), 1.0), torch.full((1, 2, 8, 8), 4.0)])
     means = collect(model, [(image, target)])[model[1]]
     assert means[:, 0].tolist() == pytest.approx([1, (32 * 1 + 64 * 4) / 96, (64 * 1 + 64 * 4) / 128])
+
+
+def test_layers_that_torch_pruning_has_not_followed_are_named():
+    """It calls the network with the rows of a tensor first, and this one takes an image for a batch."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(True), nn.Conv2d(4, 4, 3), nn.ReLU(True), nn.Conv2d(4, 1, 1))
+    graph = tp.DependencyGraph().build_dependency(model, torch.zeros(1, 2, 8, 8))
+    assert [layer for layer in model if layer in graph.module2node] == [model[4]]
+    with pytest.raises(ValueError, match=r"has no prunable layer: 2 layers .* not in .* graph.*example_inputs=\(x,\)"):
+        collect_statistics(graph, CalibrationData(calibration(), 0.5), [RegionMeans()])
