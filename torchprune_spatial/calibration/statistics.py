@@ -283,11 +283,11 @@ def _not_followed(graph: DependencyGraph, names: list[str]) -> str:
     """What is wrong if layers that ran are missing in Torch-Pruning's graph; empty if none are."""
     if not names or isinstance(graph, ChannelGraph):
         return ""
+    some = ", ".join(map(repr, names[:3])) + ", ..." * (len(names) > 3)
     return (
-        f"{len(names)} layers that ran in calibration are not in Torch-Pruning's graph ({', '.join(map(repr, names[:3]))}"
-        f"{', ...' * (len(names) > 3)}), so that they are not pruned. If example_inputs is a tensor, Torch-Pruning "
-        "first calls the model with its rows: pass example_inputs=(x,), or a forward_fn; or follow the channels "
-        "themselves, with prune_to or following_channels"
+        f"{len(names)} layers that ran in calibration are not in Torch-Pruning's graph ({some}), so that they are not "
+        "pruned. If example_inputs is a tensor, Torch-Pruning first calls the model with its rows: pass "
+        "example_inputs=(x,), or a forward_fn; or follow the channels themselves, with prune_to or following_channels"
     )
 
 
