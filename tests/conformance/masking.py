@@ -94,7 +94,8 @@ def mask(original: nn.Module, pruned: nn.Module) -> None:
         for net in (pruned, original)
     )
     for name, tensor in tensors.items():
-        if name in left and left[name].shape != tensor.shape and not name.endswith("running_var"):
+        cut = name in left and left[name].dim() == tensor.dim() and left[name].shape != tensor.shape
+        if cut and not name.endswith("running_var"):  # of other dimensions are results that the network keeps
             kept = positions(left[name], tensor.detach(), name)
             values = torch.zeros_like(tensor.data).flatten()
             values[kept] = tensor.data.flatten()[kept]
