@@ -9,11 +9,13 @@ rows (the queries of attention) or columns.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +36,9 @@ from ..graph.labels.steps import base_name
 from ..graph.labels.storages import LabelledStorages, storage_key
 from ..graph.labels.trace import Plain, defaults
 from ..graph.layers import channel_dimension, watching_inputs
+
+IMAGES = 2
+"""How many images of a batch are followed; the others lie like these."""
 
 UNKNOWN = 0
 """The place of elements that belong to no pixel, such as a class token."""
@@ -85,6 +90,29 @@ class Cells:
     image: torch.Tensor
     begins: tuple[torch.Tensor, ...]
     size: tuple[int, ...]
+
+    def of_batch(self, images: int, batch: int) -> Cells | None:
+        """The cells of a batch of another size; None if not each of the images has maps of its own, all alike.
+
+        Args:
+            images: the number of images here.
+            batch: the number of images there.
+        """
+        whose, maps = self.image.amax(1), len(self.image)
+        changes = (whose != whose[0]).nonzero()
+        inner = int(changes[0]) if len(changes) else maps  # so many maps of an image stand beside each other
+        outer = maps // (images * inner)
+        if not torch.equal(whose, torch.arange(images).repeat_interleave(inner).repeat(outer)):
+            return None
+        known = self.image >= 0
+        places = [known, *(begin.masked_fill(~known, 0) for begin in self.begins)]
+        by_image = [part.unflatten(0, (outer, images, inner)) for part in places]
+        mixed = bool((known & (self.image != whose.unsqueeze(1))).any())
+        if mixed or any(not torch.equal(part, part[:, :1].expand_as(part)) for part in by_image):
+            return None
+        known, *begins = (part[:, :1].expand(-1, batch, -1, -1).flatten(0, 2) for part in by_image)
+        image = torch.arange(batch).repeat_interleave(inner).repeat(outer).unsqueeze(1)
+        return Cells(torch.where(known, image, -1), tuple(begins), self.size)
 
 
 def cells_of(places: torch.Tensor, frame: Frame, grid: Sequence[int]) -> Cells | None:
@@ -462,6 +490,19 @@ class Placed:
     outputs: list[Cells | None]
     regions: Cells | None
 
+    def of_batch(self, images: int, batch: int) -> Placed | None:
+        """The places in a batch of another size; None if they do not follow from these. See `Cells.of_batch`."""
+        if images == batch:
+            return self
+        made: dict[Cells | None, Cells | None] = {None: None}
+        for cells in itertools.chain(*self.reads.values(), self.outputs, [self.regions]):
+            if cells is not None and cells not in made:
+                made[cells] = cells.of_batch(images, batch)
+                if made[cells] is None:
+                    return None
+        reads = {layer: [made[cells] for cells in calls] for layer, calls in self.reads.items()}
+        return Placed(self.frame, reads, [made[cells] for cells in self.outputs], made[self.regions])
+
 
 @torch.no_grad()
 def follow_places(
@@ -528,7 +569,7 @@ def follow_places(
 
 
 class FollowedPlaces:
-    """The places in the batches of a pass: they are followed once for each shape of the inputs.
+    """The places in the batches of a pass: two images are followed, once for each shape of them.
 
     Args:
         model, forward, layers: as for `follow_places`.
@@ -537,19 +578,41 @@ class FollowedPlaces:
     def __init__(self, model: nn.Module, forward: Callable[[nn.Module, Any], Any], layers: Iterable[nn.Module] = ()):
         self._model, self._forward, self._layers = model, forward, list(layers)
         self._known: dict[str, Placed | None] = {}
+        self._lost: set[str] = set()
 
     def of(self, inputs: Any, size: tuple[int, ...]) -> Placed | None:
         """The places in a batch whose regions have this size; None, with a warning, if they cannot be followed."""
-        shapes = str((size, tree_map(lambda leaf: getattr(leaf, "shape", leaf), inputs)))
+        batch = max((len(leaf) for leaf in tensors_in(inputs) if leaf.dim()), default=1)
+        shapes = _shapes(inputs, size)
         if shapes not in self._known:
+            few = tree_map(partial(_first_images, batch=batch), inputs)
+            with contextlib.suppress(Exception):  # networks can be made for one size of batches
+                placed = self._followed(few, size)
+                self._known[shapes] = placed.of_batch(min(IMAGES, batch), batch)
+        if self._known.get(shapes) is None and shapes not in self._lost:
             try:
-                placed = follow_places(self._model, copied(inputs), self._forward, self._layers, size)
+                self._followed(inputs, size)
             except Exception as error:  # of operations that other tensors than these have never met
-                placed = None
+                self._lost.add(shapes)
                 warnings.warn(
                     f"it cannot be followed where the feature maps of {type(self._model).__name__} lie in the images "
                     f"({sentence(error)}): they are taken to cover these evenly",
                     stacklevel=2,
                 )
+        return self._known.get(shapes)
+
+    def _followed(self, inputs: Any, size: tuple[int, ...]) -> Placed:
+        shapes = _shapes(inputs, size)
+        if (placed := self._known.get(shapes)) is None:
+            placed = follow_places(self._model, copied(inputs), self._forward, self._layers, size)
             self._known[shapes] = placed
-        return self._known[shapes]
+        return placed
+
+
+def _shapes(inputs: Any, size: tuple[int, ...]) -> str:
+    return str((size, tree_map(lambda leaf: getattr(leaf, "shape", leaf), inputs)))
+
+
+def _first_images(leaf: Any, batch: int) -> Any:
+    whole = isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and len(leaf) == batch
+    return leaf[:IMAGES] if whole else leaf

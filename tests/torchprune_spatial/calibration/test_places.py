@@ -166,3 +166,26 @@ def test_attention_keeps_the_places_of_its_queries():
             return joined(weights.softmax(-1) @ tokens)
 
     assert means(Attention())[:2] == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_a_network_for_one_size_of_batches():
+    def folded(x):
+        assert len(x) == 3
+        return F.pad(x, (0, 8, 0, 8))
+
+    assert means(folded)[:2] == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_what_cannot_be_followed_is_said():
+    def strange(x):
+        if torch._C._len_torch_dispatch_stack():
+            raise RuntimeError("modes are not for me")
+        return x
+
+    with pytest.warns(UserWarning, match=r"cannot be followed where .* Moving lie .*modes are not for me"):
+        assert means(strange)[:2] == pytest.approx([1, 0], abs=1e-6)
+
+
+def test_maps_without_places_are_named():
+    with pytest.warns(UserWarning, match=r"'reader' read cannot be followed"):
+        means(lambda x: x.flatten(2).mT[torch.randperm(3)].sort(1).values[:, :110], nn.Linear(8, 1))
