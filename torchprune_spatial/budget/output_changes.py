@@ -16,7 +16,7 @@ from resolution_scaling.ground.put_back import restoring_values
 
 from ..calibration.batches import refusing_single_items, run_alike
 from ..calibration.measurements import pad
-from ..calibration.places import FollowedPlaces
+from ..calibration.places.following import FollowedPlaces
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration, some_batches
 from ..graph.channel_graph import ChannelGraph

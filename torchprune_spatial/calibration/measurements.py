@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .places import Cells
+from .places.cells import Cells
 from .regions import RegionMasks
 
 CELLS = ("auto", "pure", "coverage")

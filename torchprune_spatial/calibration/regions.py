@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from .places import Cells, Placed
+    from .places.cells import Cells, Placed
 
 VOID_LABEL = 255
 """Label that belongs to no region, as in PASCAL VOC and Cityscapes; negative labels are void too."""

@@ -25,7 +25,8 @@ from ..graph.layers import channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
 from .batches import Batch, CalibrationData, Forward, Masks, ReadBatch, call_model, refusing_single_items
 from .measurements import Measurement, pad, readings
-from .places import Cells, FollowedPlaces
+from .places.cells import Cells
+from .places.following import FollowedPlaces
 from .regions import RegionMasks
 
 

@@ -53,6 +53,12 @@ def in_place(x):
     return padded
 
 
+def added_in_place(x):
+    padded = x.new_zeros(len(x), x.shape[1], x.shape[2] + 8, x.shape[3] + 8)
+    padded += F.pad(x, (0, 8, 8, 0))
+    return padded.relu_()
+
+
 MOVES = {
     "nothing": lambda x: x,
     "padded to a multiple": lambda x: F.pad(x, (0, 8, 0, 16)),
@@ -60,6 +66,7 @@ MOVES = {
     "reflected": lambda x: F.pad(x, (3, 2, 1, 4), mode="reflect"),
     "replicated": lambda x: F.pad(x, (3, 2, 1, 4), mode="replicate"),
     "written into a larger map": in_place,
+    "added to a new map": added_in_place,
     "cropped": lambda x: x[:, :, 3:-2, 5:],
     "cropped after padding": lambda x: F.pad(x, (8, 8, 8, 8))[:, :, 3:-5, 2:-1],
     "shifted": lambda x: torch.roll(x, (-3, 5), (2, 3)),
