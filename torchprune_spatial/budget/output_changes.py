@@ -16,7 +16,6 @@ from resolution_scaling.ground.put_back import restoring_values
 
 from ..calibration.batches import refusing_single_items, run_alike
 from ..calibration.measurements import pad
-from ..calibration.places.following import FollowedPlaces
 from ..calibration.regions import RegionMasks
 from ..calibration.statistics import Calibration, some_batches
 from ..graph.channel_graph import ChannelGraph
@@ -70,10 +69,6 @@ class OutputChanges:
     ):
         self.model, self.forward, self.fold, self.loss = model, calibration.forward, fold, loss
         self._batches = some_batches(calibration, model, IMAGES)
-        places = FollowedPlaces(model, calibration.forward)
-        for batch in self._batches:
-            if batch.regions is not None:
-                batch.regions.placed = places.of(batch.inputs, tuple(batch.regions.planes.shape[2:]))
         self._output_layers = self._find_output_layers()
         outputs = [*self._outputs()]
         if loss is not None:

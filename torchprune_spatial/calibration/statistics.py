@@ -21,7 +21,7 @@ from resolution_scaling.ground.progress import progress
 
 from ..graph.channel_graph import ChannelGraph
 from ..graph.groups import channel_layers, producers_of
-from ..graph.layers import channel_dimension, watching_inputs
+from ..graph.layers import CHANNEL_LAYERS, channel_dimension, watching_inputs
 from ..graph.outputs import OutputTrace
 from .batches import Batch, CalibrationData, Forward, Masks, ReadBatch, call_model, refusing_single_items
 from .measurements import Measurement, pad, readings
@@ -125,9 +125,12 @@ def _state(graph: DependencyGraph) -> tuple[Any, ...]:
 
 
 def some_batches(calibration: Calibration, model: nn.Module, images: int) -> list[Batch]:
-    """Whole batches, until they hold at least a number of images."""
+    """Whole batches, until they hold at least a number of images; their regions know where feature maps lie."""
     batches, found = list[Batch](), 0
+    places = FollowedPlaces(model, calibration.forward, (m for m in model.modules() if isinstance(m, CHANNEL_LAYERS)))
     for batch in calibration.batches(model):
+        if batch.regions is not None:
+            batch.regions.placed = places.of(batch.inputs, tuple(batch.regions.planes.shape[2:]))
         batches.append(batch)
         tensors = [leaf for leaf in tree_leaves(batch.inputs) if isinstance(leaf, torch.Tensor)]
         found += max((len(tensor) for tensor in tensors if tensor.ndim), default=1)
