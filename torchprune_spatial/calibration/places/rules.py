@@ -132,14 +132,13 @@ def _picked(places: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor
     inside = below.clamp(0, size - 2)
     begin, following = places.index_select(dim, inside), places.index_select(dim, inside + 1)
     steps = following - begin
-    usual = steps.flatten().mode().values
     column = (-1, *[1] * (places.dim() - 1 - dim))
     whole, half = (below - inside).view(column), (index % 2).view(column)
-    moved = begin + whole * steps + torch.where(steps == usual, half * steps, 0).div(2, rounding_mode="floor")
-    known = torch.where(whole == 1, following, begin) != UNKNOWN
-    outside = (whole != 0) & (whole != 1) | (half == 1)
-    moved = torch.where(outside & ((begin == UNKNOWN) | (following == UNKNOWN)), begin, moved)
-    return torch.where(known, torch.where(whole == 1, torch.where(half == 1, moved, following), moved), UNKNOWN)
+    nearest = torch.where(whole == 1, following, begin)
+    between = torch.where(steps == steps.flatten().mode().values, half * steps // 2, 0)  # not across a seam
+    is_cell, known = (whole == 0) | (whole == 1), (begin != UNKNOWN) & (following != UNKNOWN)
+    exact = torch.where(is_cell, nearest, UNKNOWN)
+    return torch.where(is_cell & (half == 0) | ~known, exact, begin + whole * steps + between)
 
 
 def _windows(
