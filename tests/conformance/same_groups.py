@@ -23,7 +23,7 @@ def coordinates_of(group: tp.dependency.Group, names: dict[object, str]) -> set[
     for dep, idxs in group:
         layer, handler = dep.target.module, dep.handler
         name = names.get(layer)
-        if name is None:
+        if name is None or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):  # of all channels: it stays
             continue
         if isinstance(layer, nn.Parameter):
             dim = dep.target.pruning_dim % layer.dim()
