@@ -56,9 +56,8 @@ def measured(*criteria: Callable) -> Callable[[tp.DependencyGraph, Batches], Non
 
     def run(graph: tp.DependencyGraph, batches: Batches) -> None:
         calibration = torchprune_spatial.Calibration(batches)
-        for criterion in criteria:
-            criterion(calibration)
-        calibration.statistics(graph)
+        importances = [criterion(calibration) for criterion in criteria]
+        calibration.statistics(graph, [needed for one in importances for needed in one.measurements()])
 
     return run
 
