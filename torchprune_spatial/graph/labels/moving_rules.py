@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -262,6 +263,8 @@ def resample(following: Following, call: Call) -> None:
         dims = {dim % x.dim() for dim in call.args[1]}
     else:
         dims = set(range(2, x.dim())) if x.dim() > 2 else set(range(1, x.dim()))
+        if spatial := re.search(r"(\d)d", call.name):  # of an unbatched input, the channels can be among these
+            dims |= set(range(max(0, x.dim() - int(spatial[1])), x.dim()))
         dims |= {dim for dim in range(x.dim()) if out.dim() == x.dim() and out.shape[dim] != x.shape[dim]}
     tracks = [following.collapse(track, dims, PICKED) for track in following.get(x)]
     for tensor in call.inputs[1:]:

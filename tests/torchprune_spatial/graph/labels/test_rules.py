@@ -88,6 +88,8 @@ MOVES = {  # with the number of classes that can still be removed, counted by ha
     "pixels by index": (lambda x: x.flatten(2)[:, :, torch.tensor([3, 1, 1])], 8),
     "pixels gathered": (lambda x: x.gather(2, torch.ones(2, 8, 2, 6, dtype=torch.long)), 8),
     "pooled": (lambda x: F.max_pool2d(x, 2), 8),
+    "pooled across channels": (lambda x: F.max_pool3d(x, (3, 1, 1), 1, (1, 0, 0)), 0),
+    "averaged across channels": (lambda x: F.avg_pool3d(x, (3, 1, 1), 1, (1, 0, 0)), 0),
     "globally": (lambda x: x.mean((2, 3)), 8),
     "resized": (lambda x: F.interpolate(x, size=(7, 5), mode="bilinear"), 8),
     "written": (written, 8),
